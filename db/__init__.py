@@ -1,0 +1,1 @@
+"""Remembers: the only SQL and the only use of asyncpg. One module per table or use."""
