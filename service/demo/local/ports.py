@@ -1,0 +1,32 @@
+"""Free loopback ports that stay free while a server is down for a restart."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+# Below the ranges that Linux (32768 up) and macOS (49152 up) hand out to outgoing connections:
+# otherwise a client could sit on a stopped server's port when it wants to come back.
+FIRST_PORT = 20000
+LAST_PORT = 32000
+ATTEMPTS = 200
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now; the caller still has to cope with losing a race for it.
+
+    Raises OSError when none is found.
+    """
+    source = random.SystemRandom()
+    for _ in range(ATTEMPTS):
+        port = source.randint(FIRST_PORT, LAST_PORT)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As servers do: a port whose old connections are still in TIME_WAIT is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    message = f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}"
+    raise OSError(message)
