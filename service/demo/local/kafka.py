@@ -215,7 +215,8 @@ class LocalKafka:
                         *self._java(node.folder, "-XX:TieredStopAtLevel=1"),
                         "kafka.tools.StorageTool",
                     ),
-                    *("format", "-t", cluster, "-c", node.properties),
+                    # One word: an id may begin with a hyphen.
+                    *("format", f"--cluster-id={cluster}", "-c", node.properties),
                 ],
                 log=node.log,
                 timeout_s=FORMAT_TIMEOUT_S,
