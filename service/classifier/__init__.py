@@ -1,0 +1,1 @@
+"""Who explains, and refines, what the rules decided: templates of our own, or Claude."""
