@@ -41,6 +41,17 @@ BEGIN
 END
 $$;
 
+-- -------------------------------------------------------------------------------------- sessions
+
+-- Browsers that signed in, and one-time sign-in links. Only hashes of the secrets are kept.
+CREATE TABLE http_session (
+    token_hash bytea PRIMARY KEY,
+    kind       text COLLATE "C" NOT NULL CHECK (kind IN ('session', 'link')),
+    user_id    text COLLATE "C" NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX http_session_by_expiry ON http_session (expires_at);
+
 -- ------------------------------------------------------------------------------------ privileges
 
 GRANT USAGE ON SCHEMA public TO engagement_worker, engagement_api;
@@ -61,6 +72,7 @@ GRANT INSERT ON
     TO engagement_api;
 -- RETURNING reads what was written; rows of other organisations stay out of sight.
 GRANT SELECT ON outbox, due_member, due_organization TO engagement_api;
+GRANT SELECT, INSERT, DELETE ON http_session TO engagement_api;
 -- The run is everybody's; its summary speaks of other organisations.
 GRANT SELECT (job, slot, status, started_at, finished_at) ON batch_run TO engagement_api;
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
@@ -72,6 +72,7 @@ class MemberRecord:
 
     `revision` 0: nothing was published yet. `computed_at` None: never evaluated. `signals` and
     `thresholds` are those of the last evaluation. `membership` None: no membership record.
+    `events_left` is how many counted events are still within the window at `next_level_change_at`.
     """
 
     user_id: str
@@ -96,6 +97,7 @@ class MemberRecord:
     next_change_at: datetime | None
     next_level_change_at: datetime | None
     next_level: Level | None
+    events_left: int
     model_version: str | None
     computed_at: datetime | None
     revision: int
@@ -116,10 +118,10 @@ class MemberSort(StrEnum):
 
 
 class MemberPosition(NamedTuple):
-    """Where a page ended: the sort value of the last row, and its user id."""
+    """Where a page ended: the sort value of its last row (None: unknown) and the row's number."""
 
     value: str | int | datetime | None
-    user_id: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,9 @@ class MemberQuery:
 
 
 class MemberRow(NamedTuple):
-    """One scored member in the list."""
+    """One scored member in the list. `number` breaks ties between equal sort values."""
 
+    number: int
     user_id: str
     display_name: str | None
     level: Level
@@ -211,13 +214,12 @@ Direction = Literal["rise", "fall", "sideways", "entered", "left"]
 
 
 class RunState(NamedTuple):
-    """The latest daily recompute."""
+    """The latest daily recompute, which is one for all organisations."""
 
     slot: datetime
     status: str
     started_at: datetime
     finished_at: datetime | None
-    summary: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,7 @@ class ErasureReceipt:
     user_id: str
     erased_at: datetime
     removed: Mapping[str, int]
-    remaining: Sequence[Remaining] = field(default_factory=tuple)
+    remaining: Sequence[Remaining] = ()
 
 
 class MemberActions(Protocol):
@@ -416,8 +418,32 @@ class Organization(OrganizationReads, MemberActions, ThresholdActions, Protocol)
     """One organisation inside one transaction."""
 
 
+SessionKind = Literal["session", "link"]
+
+
 class Store(Protocol):
-    """The way in; safe to use from any number of requests at once."""
+    """The way in; safe to use from any number of requests at once.
+
+    Sessions are looked up by the SHA-256 of a secret that only the browser, or the link, holds.
+    """
+
+    async def open_session(
+        self, token_hash: bytes, kind: SessionKind, user_id: str, lifetime_s: int
+    ) -> None:
+        """Remember a session or a sign-in link; forgets expired ones on the way."""
+        ...
+
+    async def session_user(self, token_hash: bytes) -> str | None:
+        """Whose session this is; None when unknown or expired."""
+        ...
+
+    async def link_user(self, token_hash: bytes, *, use_up: bool) -> str | None:
+        """Whom a sign-in link signs in, None when unknown, used or expired; once if `use_up`."""
+        ...
+
+    async def close_session(self, token_hash: bytes) -> None:
+        """Forget a session. Idempotent."""
+        ...
 
     def organization(
         self, org_id: str, *, writes: bool = False
