@@ -1,0 +1,186 @@
+"""How far each partition is applied, and who may apply it: the truth about offsets.
+
+A claim raises the partition's epoch; a batch moves `next_offset` only under the epoch it was claimed
+with and only from where it starts. Both belong to the transaction that applies the batch, so a
+worker that was paused, cut off or replaced can neither apply twice nor skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from db.pool import Connection
+from service.errors import Fenced, OutOfSequence
+
+
+class Claim(NamedTuple):
+    """The right to apply one partition from `next_offset` on, until somebody claims it anew."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    epoch: int
+    consecutive_failures: int
+    stopped_at: datetime | None
+    fingerprint: int | None
+
+
+class Stored(NamedTuple):
+    """What the database says of a partition."""
+
+    next_offset: int
+    epoch: int
+
+
+CLAIM: Final = """
+INSERT INTO stream_offset AS s (topic, partition, next_offset, epoch, owner, generation)
+SELECT topic, partition, start, 1, $4, $5
+FROM unnest($1::text[], $2::int[], $3::bigint[]) AS wanted (topic, partition, start)
+ORDER BY topic, partition
+ON CONFLICT (topic, partition) DO UPDATE
+SET epoch = s.epoch + 1, owner = excluded.owner, generation = excluded.generation,
+    updated_at = engagement_now()
+RETURNING s.topic, s.partition, s.next_offset, s.epoch, s.consecutive_failures, s.stopped_at,
+          s.fingerprint"""
+
+ADVANCE: Final = """
+UPDATE stream_offset
+SET next_offset = $5, consecutive_failures = $6, fingerprint = $7, updated_at = engagement_now(),
+    stopped_at = CASE WHEN $8 THEN engagement_now() END
+WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4
+RETURNING engagement_now()"""
+
+SELECT_ONE: Final = "SELECT next_offset, epoch FROM stream_offset WHERE topic = $1 AND partition = $2"
+
+SELECT_ALL: Final = """
+SELECT topic, partition, next_offset, epoch, owner, generation, consecutive_failures, stopped_at,
+       updated_at
+FROM stream_offset ORDER BY topic, partition"""
+
+SET_OFFSET: Final = """
+UPDATE stream_offset SET next_offset = $4, fingerprint = NULL, updated_at = engagement_now()
+WHERE topic = $1 AND partition = $2 AND epoch = $3
+RETURNING next_offset"""
+
+RESUME: Final = """
+UPDATE stream_offset SET stopped_at = NULL, consecutive_failures = 0, epoch = epoch + 1
+WHERE stopped_at IS NOT NULL AND ($1::text IS NULL OR topic = $1)
+  AND ($2::int IS NULL OR partition = $2)
+RETURNING topic, partition, next_offset"""
+
+INSERT_INCIDENT: Final = """
+INSERT INTO incident (kind, topic, partition, details) VALUES ($1, $2, $3, $4::jsonb)"""
+
+SELECT_NOW: Final = "SELECT engagement_now()"
+
+
+async def claim(
+    connection: Connection,
+    starts: Mapping[tuple[str, int], int],
+    *,
+    owner: UUID,
+    generation: int,
+) -> list[Claim]:
+    """Claim partitions; `starts` gives where one that was never read begins.
+
+    The last claim wins: whoever held one of them before is fenced from now on.
+    """
+    rows = await connection.fetch(
+        CLAIM,
+        [topic for topic, _ in starts],
+        [partition for _, partition in starts],
+        list(starts.values()),
+        owner,
+        generation,
+    )
+    return [Claim(*row) for row in rows]
+
+
+async def advance(
+    connection: Connection,
+    claimed: Claim,
+    *,
+    start: int,
+    end: int,
+    consecutive_failures: int,
+    fingerprint: int | None,
+    stop: bool,
+) -> datetime:
+    """Move the offset from `start` to `end`; returns the transaction's instant.
+
+    First statement of the transaction that applies the batch. Raises Fenced or OutOfSequence.
+    """
+    now: datetime | None = await connection.fetchval(
+        ADVANCE,
+        claimed.topic,
+        claimed.partition,
+        claimed.epoch,
+        start,
+        end,
+        consecutive_failures,
+        fingerprint,
+        stop,
+    )
+    if now is None:
+        await require_at(connection, claimed, start)
+        raise OutOfSequence(f"{claimed.topic}/{claimed.partition} moved while we looked")
+    return now
+
+
+async def require_at(connection: Connection, claimed: Claim, offset: int) -> None:
+    """Check that the claim holds and the partition stands at `offset`.
+
+    Raises Fenced or OutOfSequence.
+    """
+    stored = await read(connection, claimed.topic, claimed.partition)
+    name = f"{claimed.topic}/{claimed.partition}"
+    if stored is None or stored.epoch != claimed.epoch:
+        raise Fenced(f"{name} was claimed by another worker")
+    if stored.next_offset != offset:
+        raise OutOfSequence(f"{name} stands at {stored.next_offset}, not at {offset}")
+
+
+async def read(connection: Connection, topic: str, partition: int) -> Stored | None:
+    """Where the partition stands, or None if it was never claimed."""
+    row = await connection.fetchrow(SELECT_ONE, topic, partition)
+    return None if row is None else Stored(*row)
+
+
+async def read_all(connection: Connection) -> list[dict[str, Any]]:
+    """Every partition's row, for `doctor` and the probes."""
+    return [dict(row) for row in await connection.fetch(SELECT_ALL)]
+
+
+async def move(connection: Connection, claimed: Claim, offset: int) -> None:
+    """Set the offset of a claimed partition, after records were lost. Raises Fenced."""
+    moved = await connection.fetchval(
+        SET_OFFSET, claimed.topic, claimed.partition, claimed.epoch, offset
+    )
+    if moved is None:
+        raise Fenced(f"{claimed.topic}/{claimed.partition} was claimed by another worker")
+
+
+async def resume(
+    connection: Connection, topic: str | None, partition: int | None
+) -> Collection[tuple[str, int, int]]:
+    """Let stopped partitions go on; (topic, partition, next_offset) of each. Idempotent.
+
+    Raising the epoch makes the owner claim anew, so that it learns of it.
+    """
+    return [tuple(row) for row in await connection.fetch(RESUME, topic, partition)]
+
+
+async def record_incident(
+    connection: Connection, kind: str, topic: str, partition: int, details: str
+) -> None:
+    """Keep what a person has to look at; `details` is JSON text."""
+    await connection.execute(INSERT_INCIDENT, kind, topic, partition, details)
+
+
+async def read_now(connection: Connection) -> datetime:
+    """The database's clock."""
+    now: datetime = await connection.fetchval(SELECT_NOW)
+    return now

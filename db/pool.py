@@ -1,0 +1,111 @@
+"""Connection pools, each with the limits its work needs.
+
+The server's own timeouts bound a transaction whose owner is paused or cut off: it ends, and its
+locks with it, well before the group gives the partition to somebody else.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from db.errors import translated
+from service.errors import SettingsError
+from service.settings import Settings
+
+ACQUIRE_TIMEOUT_S: Final = 15.0
+CONNECT_TIMEOUT_S: Final = 10.0
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Pool = asyncpg.Pool
+
+SERVER_LIMITS: Final = {
+    "timezone": "UTC",
+    "statement_timeout": "20s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "10s",
+    "transaction_timeout": "30s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "15s",
+    "jit": "off",
+}
+
+
+async def open_pool(
+    settings: Settings,
+    *,
+    purpose: str,
+    size: int,
+    limits: dict[str, str] | None = None,
+    prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+) -> Pool:
+    """A pool of `size` connections that open when first needed.
+
+    `limits` overrides SERVER_LIMITS; `prepare` runs once on each new connection, whose session
+    state then stays (no reset between uses). Raises Retryable when the database is away.
+    """
+
+    async def keep_session(_: asyncpg.Connection) -> None:
+        return None
+
+    with translated():
+        return await asyncpg.create_pool(
+            settings.database_url.get_secret_value(),
+            min_size=0,
+            max_size=size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=60,
+            max_inactive_connection_lifetime=300,
+            statement_cache_size=200,
+            init=prepare,
+            reset=keep_session,
+            server_settings={
+                **SERVER_LIMITS,
+                "application_name": f"engagement-{purpose}",
+                **(limits or {}),
+            },
+            **tls_arguments(settings),
+        )
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One READ COMMITTED transaction on a connection of the pool, with errors translated."""
+    with translated():
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+            yield connection
+
+
+@asynccontextmanager
+async def acquired(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool outside any transaction, with errors translated."""
+    with translated():
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            yield connection
+
+
+def tls_arguments(settings: Settings) -> dict[str, Any]:
+    """How to talk TLS to the server; refuses silent plaintext to other hosts.
+
+    Raises SettingsError. `sslmode` in DATABASE_URL is honoured as libpq does.
+    """
+    url = urlsplit(settings.database_url.get_secret_value())
+    if settings.database_ssl_ca_file:
+        return {"ssl": ssl.create_default_context(cafile=settings.database_ssl_ca_file)}
+    asks_for_tls = any(
+        f"sslmode={mode}" in url.query for mode in ("require", "verify-ca", "verify-full")
+    )
+    local = not url.hostname or url.hostname in ("localhost", "127.0.0.1", "::1")
+    if not (asks_for_tls or local or settings.allow_plaintext):
+        raise SettingsError(
+            "DATABASE_URL: no TLS to a host other than loopback; set sslmode=verify-full and "
+            "ENGAGEMENT_DATABASE_SSL_CA_FILE, or ENGAGEMENT_ALLOW_PLAINTEXT=true"
+        )
+    return {}

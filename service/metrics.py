@@ -1,0 +1,55 @@
+"""Every metric: its name, kind, unit and meaning, in one place.
+
+Names follow Prometheus: base units, `_total` for counters, few label values (never ids).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The metrics of this process; use the one instance METRICS."""
+
+    def __init__(self) -> None:
+        seconds = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+        self.records = Counter(
+            "engagement_records", "Input records by topic and outcome", ["topic", "outcome"]
+        )
+        self.batch_seconds = Histogram(
+            "engagement_batch_seconds", "Time to apply one batch", ["topic"], buckets=seconds
+        )
+        self.clashes = Counter(
+            "engagement_clashes", "Records of equal version but other content", ["topic"]
+        )
+        self.dead_letters = Counter(
+            "engagement_dead_letters", "Records that can never be applied", ["topic", "code"]
+        )
+        self.partitions_stopped = Gauge(
+            "engagement_partitions_stopped", "Partitions stopped at the dead-letter limit"
+        )
+        self.partitions_unclaimed = Gauge(
+            "engagement_partitions_unclaimed", "Assigned partitions that are not claimed yet"
+        )
+        self.lag = Gauge(
+            "engagement_lag_records", "Records not applied yet", ["topic", "partition"]
+        )
+        self.intake_retries = Counter("engagement_intake_retries", "Batches tried again")
+        self.claims_lost = Counter("engagement_claims_lost", "Claims lost to another worker")
+        self.evaluated = Counter("engagement_evaluated_members", "Members evaluated")
+        self.evaluation_seconds = Histogram(
+            "engagement_evaluation_seconds", "Time to evaluate one page of members", buckets=seconds
+        )
+        self.evaluation_retries = Counter("engagement_evaluation_retries", "Pages tried again")
+        self.changes = Counter("engagement_level_changes", "Changes of level", ["cause"])
+        self.due_members = Gauge("engagement_due_members", "Marks that wait to be evaluated")
+        self.due_age_seconds = Gauge("engagement_due_age_seconds", "Age of the oldest mark")
+        self.published = Counter("engagement_published", "Records published", ["topic"])
+        self.outbox_rows = Gauge("engagement_outbox_rows", "Published states that wait to be sent")
+        self.outbox_age_seconds = Gauge("engagement_outbox_age_seconds", "Age of the oldest of them")
+        self.relay_errors = Counter("engagement_relay_errors", "Attempts to publish that failed")
+
+
+METRICS: Final = Metrics()

@@ -1,0 +1,262 @@
+"""Apply one batch in one transaction: fence and offset, facts, due marks, dead letters.
+
+If the connection dies in COMMIT nobody says whether it happened. The offset does: it moved with the
+batch, so the next attempt looks first and either goes on or does the work again.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from faust.types import TP
+
+from db import dead_letters, erasures, offsets
+from db.dead_letters import DeadLetterRow
+from db.errors import DataRefused
+from db.intake import Intake
+from db.offsets import Claim
+from db.pool import Connection, Pool, acquired, transaction
+from service.decoding import is_id
+from service.errors import PartitionLost
+from service.events import InputKind
+from service.metrics import METRICS
+from streams.batches import Batch
+from streams.intake import Decoded, Refusal, decode_batch
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_LENGTH: Final = 500
+
+
+class ClockMoved(Exception):
+    """The database's clock is not where we took it to be; decode again."""
+
+
+class BatchApplier:
+    """The way of a batch into the database. One for all lanes of a worker."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        kinds: Mapping[str, InputKind],
+        owner: UUID,
+        max_future_skew: timedelta,
+        max_consecutive_failures: int,
+        erasure_memory: timedelta,
+        ranges: Callable[[Collection[TP]], Awaitable[Mapping[TP, tuple[int, int]]]],
+        check_claim: Callable[[Pool, Claim, tuple[int, int]], Awaitable[Claim]],
+        marked: Callable[[], None],
+    ) -> None:
+        """`kinds`: topic -> kind. `ranges`: first and end offset of partitions, from the broker.
+
+        `check_claim` may move a claim when records were lost. `marked` is called after a commit
+        that made somebody due.
+        """
+        self._pool = pool
+        self._kinds = kinds
+        self._owner = owner
+        self._max_future_skew = max_future_skew
+        self._max_consecutive_failures = max_consecutive_failures
+        self._erasure_memory = erasure_memory
+        self._ranges = ranges
+        self._check_claim = check_claim
+        self._marked = marked
+        self._intake = Intake()
+        self._failures: dict[TP, tuple[int, int]] = {}
+        # The database's clock: its last answer and when, by the monotonic clock, we got it.
+        self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
+
+    async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
+        """Claim partitions; one that was never read begins at the first record the topic has."""
+        ranges = await self._ranges(tps)
+        starts = {(tp.topic, tp.partition): ranges[tp][0] for tp in tps}
+        async with transaction(self._pool) as connection:
+            claims = await offsets.claim(
+                connection, starts, owner=self._owner, generation=generation
+            )
+            self._set_clock(await offsets.read_now(connection))
+        held = {}
+        for claim in claims:
+            tp = TP(claim.topic, claim.partition)
+            claim = await self._check_claim(self._pool, claim, ranges[tp])
+            self._failures[tp] = (claim.epoch, claim.consecutive_failures)
+            held[tp] = claim
+        log.info("claimed", action="claim", partitions=len(held), generation=generation)
+        return held
+
+    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> bool:
+        """Apply one batch; False when its partition has stopped at the dead-letter limit."""
+        if doubtful and await self._is_applied(claim, batch):
+            return True
+        started = time.perf_counter()
+        refused: frozenset[int] = frozenset()
+        while True:
+            decoded = self._decode(claim, batch, refused)
+            try:
+                await self._commit(claim, batch, decoded)
+                break
+            except ClockMoved:
+                continue
+            except DataRefused as error:
+                culprits = await self._find_refused(claim, batch)
+                if not culprits - refused:
+                    # The records pass one by one: not their fault, so not a dead letter.
+                    raise RuntimeError(f"the database refuses a batch: {error}") from error
+                refused |= culprits
+        self._count(claim, batch, decoded, time.perf_counter() - started)
+        return decoded.stop_after is None
+
+    async def _is_applied(self, claim: Claim, batch: Batch) -> bool:
+        async with acquired(self._pool) as connection:
+            stored = await offsets.read(connection, claim.topic, claim.partition)
+        if stored is None or stored.epoch != claim.epoch:
+            raise PartitionLost(f"{claim.topic}/{claim.partition} was claimed by another worker")
+        return stored.next_offset > batch.start
+
+    def _decode(self, claim: Claim, batch: Batch, refused: Collection[int]) -> Decoded:
+        kind = self._kinds[batch.topic]
+        records = batch.records
+        decoded = decode_batch(
+            kind,
+            records,
+            latest_allowed=self._now() + self._max_future_skew,
+            consecutive_failures=self._failures[TP(batch.topic, batch.partition)][1],
+            max_consecutive_failures=self._max_consecutive_failures,
+            rejected=refused,
+        )
+        return decoded
+
+    async def _commit(self, claim: Claim, batch: Batch, decoded: Decoded) -> None:
+        kind = decoded.kind
+        end = batch.end if decoded.stop_after is None else decoded.stop_after + 1
+        last = batch.records[-1] if batch.records else None
+        async with transaction(self._pool) as connection:
+            now = await offsets.advance(
+                connection,
+                claim,
+                start=batch.start,
+                end=end,
+                consecutive_failures=decoded.consecutive_failures,
+                fingerprint=None if last is None or end != batch.end else fingerprint(last),
+                stop=decoded.stop_after is not None,
+            )
+            self._set_clock(now)
+            if not decoded.holds_at(now + self._max_future_skew):
+                raise ClockMoved
+            applied = await self._intake.apply_rows(connection, kind, decoded.rows)
+            for erasure in decoded.erasures:
+                await erasures.erase(
+                    connection,
+                    org_id=erasure.org_id,
+                    user_id=erasure.user_id,
+                    erased_at=erasure.erased_at,
+                    memory=self._erasure_memory,
+                )
+            await dead_letters.insert(
+                connection, [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
+            )
+        self._failures[TP(batch.topic, batch.partition)] = (
+            claim.epoch,
+            decoded.consecutive_failures,
+        )
+        decoded.clashes += applied.clashes
+        if applied.marked or decoded.erasures or decoded.refusals:
+            self._marked()
+
+    async def _find_refused(self, claim: Claim, batch: Batch) -> frozenset[int]:
+        """Offsets of the records that the database refuses on their own, by bisection."""
+        culprits: set[int] = set()
+        pending = [list(batch.records)]
+        while pending:
+            records = pending.pop()
+            if await self._passes(batch, records):
+                continue
+            if len(records) == 1:
+                culprits.add(records[0].offset)
+                continue
+            half = len(records) // 2
+            pending += [records[half:], records[:half]]
+        return frozenset(culprits)
+
+    async def _passes(self, batch: Batch, records: list[Any]) -> bool:
+        kind = self._kinds[batch.topic]
+        decoded = decode_batch(
+            kind,
+            records,
+            latest_allowed=self._now() + self._max_future_skew,
+            max_consecutive_failures=len(records) + 1,
+        )
+        try:
+            async with acquired(self._pool) as connection:
+                probe = connection.transaction()
+                await probe.start()
+                try:
+                    await self._intake.apply_rows(connection, kind, decoded.rows)
+                finally:
+                    await probe.rollback()
+        except DataRefused:
+            return False
+        return True
+
+    def _now(self) -> datetime:
+        answer, at = self._clock
+        return answer + timedelta(seconds=time.monotonic() - at)
+
+    def _set_clock(self, now: datetime) -> None:
+        self._clock = (now, time.monotonic())
+
+    def _count(self, claim: Claim, batch: Batch, decoded: Decoded, seconds: float) -> None:
+        METRICS.batch_seconds.labels(batch.topic).observe(seconds)
+        METRICS.records.labels(batch.topic, "applied").inc(decoded.accepted)
+        if decoded.clashes:
+            METRICS.clashes.labels(batch.topic).inc(decoded.clashes)
+        for refusal in decoded.refusals:
+            METRICS.records.labels(batch.topic, "refused").inc()
+            METRICS.dead_letters.labels(batch.topic, refusal.code.value).inc()
+        if decoded.refusals:
+            log.warning("records_refused", action="dead_letter", topic=batch.topic,
+                        partition=batch.partition, count=len(decoded.refusals),
+                        codes=sorted({r.code.value for r in decoded.refusals}))  # fmt: skip
+        if decoded.stop_after is not None:
+            log.error("partition_stopped", action="stop", topic=batch.topic,
+                      partition=batch.partition, offset=decoded.stop_after,
+                      failures=decoded.consecutive_failures,
+                      advice="mend the producer, then run `engagement dlq resume`")  # fmt: skip
+
+
+def fingerprint(record: Any) -> int:
+    """CRC-32 over key and value: tells whether a topic still has the record we applied."""
+    return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+
+
+def dead_letter_row(batch: Batch, refusal: Refusal) -> DeadLetterRow:
+    """The row of a refusal; whose record it was, where the key tells."""
+    record = refusal.record
+    org_id, user_id = _subject(record.key)
+    return DeadLetterRow(
+        batch.topic,
+        batch.partition,
+        record.offset,
+        refusal.code.value,
+        refusal.message[:MAX_MESSAGE_LENGTH],
+        record.key,
+        record.value,
+        list(record.headers),
+        org_id,
+        user_id,
+    )
+
+
+def _subject(key: bytes | None) -> tuple[str | None, str | None]:
+    first, colon, second = (key or b"").decode("utf-8", "replace").partition(":")
+    if colon and is_id(first) and is_id(second):
+        return first, second
+    return None, first if not colon and is_id(first) else None
+

@@ -1,0 +1,16 @@
+"""The unit of work between transport and database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Batch(NamedTuple):
+    """Records of one partition: every record with start <= offset < end that the topic still has."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+    records: Sequence[Any]

@@ -1,0 +1,299 @@
+"""One lane per claimed partition: batches in order, one transaction each, under the claim's epoch.
+
+Lanes are independent; a bounded number of them works at once, so that decoding one batch overlaps
+PostgreSQL's work on another. A lane holds at most two batches, and only partitions whose lane has
+room are fetched: that is the whole back-pressure.
+
+What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where the
+database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while the
+group still assigns the partition to us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+from faust.types import TP
+
+from db.offsets import Claim
+from service.errors import PartitionLost, Retryable
+from service.metrics import METRICS
+from streams.backoff import Backoff
+from streams.batches import Batch
+
+log = structlog.get_logger(__name__)
+
+BATCHES_PER_LANE: Final = 2
+DRAIN_TIMEOUT_S: Final = 10.0
+CLAIM_BUDGET_S: Final = 20.0
+MAX_LOSSES_PER_MINUTE: Final = 20
+
+
+class Applier(Protocol):
+    """Applies batches and claims partitions; see `streams.applying`."""
+
+    async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
+        """Claim partitions in the database. Raises Retryable."""
+        ...
+
+    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> bool:
+        """Apply one batch; False when the partition has stopped. Raises Retryable, PartitionLost.
+
+        `doubtful`: an earlier attempt may have committed.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Lane:
+    """A claimed partition and the batches on their way into the database."""
+
+    claim: Claim
+    expected: int
+    batches: asyncio.Queue[Batch] = field(default_factory=lambda: asyncio.Queue(BATCHES_PER_LANE))
+    outstanding: int = 0
+    applied: int = 0
+    busy_since: float | None = None
+    stopped: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Lanes:
+    """All lanes of this worker. Lives on the event loop of the app; nothing here is thread-safe."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        *,
+        active_partitions: int,
+        batch_max_records: int,
+        crash: Callable[[BaseException], Awaitable[None]],
+    ) -> None:
+        self.batch_max_records = batch_max_records
+        self.seek: Callable[[Mapping[TP, int]], Awaitable[None]] | None = None
+        self.last_polled_at = time.monotonic()
+        self._applier = applier
+        self._slots = asyncio.Semaphore(active_partitions)
+        self._crash = crash
+        self._lanes: dict[TP, Lane] = {}
+        self._unclaimed: set[TP] = set()
+        self._generation = 0
+        self._room = asyncio.Event()
+        self._claimer: asyncio.Task[None] | None = None
+        self._losses: deque[float] = deque()
+
+    # ------------------------------------------------------------------ for the transport
+
+    def polled(self) -> None:
+        """Note that the consumer asks for records: the sign of life of an idle worker."""
+        self.last_polled_at = time.monotonic()
+
+    def with_room(self, tps: Iterable[TP]) -> set[TP]:
+        """Those of `tps` that may be fetched now."""
+        return {
+            tp
+            for tp in tps
+            if (lane := self._lanes.get(tp)) is not None
+            and not lane.stopped
+            and lane.outstanding < BATCHES_PER_LANE
+        }
+
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Return when a lane has got room, or after `timeout_s`."""
+        self._room.clear()
+        try:
+            await asyncio.wait_for(self._room.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    def expected(self, tp: TP) -> int | None:
+        """The offset at which the next batch of a partition starts; None when it is not ours."""
+        lane = self._lanes.get(tp)
+        return None if lane is None or lane.stopped else lane.expected
+
+    def fetched(self, tp: TP, end: int) -> None:
+        """A batch up to `end` is on its way to `admit`."""
+        lane = self._lanes[tp]
+        lane.expected = end
+        lane.outstanding += 1
+
+    def admit(self, batch: Batch) -> None:
+        """Put a batch into its lane; one from before the present claim is dropped."""
+        lane = self._lanes.get(TP(batch.topic, batch.partition))
+        if lane is None or lane.stopped or lane.batches.full():
+            # Not applied, so nothing is lost: the next batch will not fit and be sought back.
+            log.warning("batch_dropped", action="drop", topic=batch.topic, start=batch.start)
+            return
+        lane.batches.put_nowait(batch)
+
+    # ------------------------------------------------------------------ claims
+
+    async def claim(self, tps: Collection[TP], generation: int) -> Mapping[TP, int]:
+        """Claim all assigned partitions; where each of those claimed now is to be read from.
+
+        Whatever cannot be claimed within the budget is claimed in the background.
+        """
+        await self.release()
+        self._generation = generation
+        self._unclaimed = set(tps)
+        self._losses.clear()
+        try:
+            offsets = await asyncio.wait_for(self._claim_all(), CLAIM_BUDGET_S)
+        except (Retryable, TimeoutError) as error:
+            log.warning("claim_delayed", action="claim", error=str(error), partitions=len(tps))
+            offsets = {}
+        if offsets and self.seek is not None:
+            await self.seek(offsets)
+        if self._unclaimed:
+            self._start_claimer()
+        return offsets
+
+    async def release(self) -> None:
+        """Finish the transactions in flight (10 s at most) and forget every lane."""
+        lanes, self._lanes, self._unclaimed = self._lanes, {}, set()
+        if self._claimer is not None:
+            self._claimer.cancel()
+            self._claimer = None
+        tasks = []
+        for lane in lanes.values():
+            lane.stopped = True
+            if lane.task is not None:
+                if lane.busy_since is None:
+                    lane.task.cancel()
+                tasks.append(lane.task)
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=DRAIN_TIMEOUT_S)
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending, timeout=2.0)
+        self._room.set()
+
+    async def _claim_all(self) -> dict[TP, int]:
+        wanted = set(self._unclaimed)
+        claims = await self._applier.claim(wanted, self._generation) if wanted else {}
+        for tp, claim in claims.items():
+            self._unclaimed.discard(tp)
+            self._open(tp, claim)
+        return {tp: claim.next_offset for tp, claim in claims.items()}
+
+    def _open(self, tp: TP, claim: Claim) -> None:
+        lane = Lane(claim, expected=claim.next_offset, applied=claim.next_offset)
+        lane.stopped = claim.stopped_at is not None
+        if lane.stopped:
+            log.error("partition_stopped", action="stop", topic=tp.topic, partition=tp.partition,
+                      advice="engagement dlq resume")  # fmt: skip
+        self._lanes[tp] = lane
+        lane.task = asyncio.create_task(self._work(tp, lane), name=f"lane {tp}")
+        self._room.set()
+
+    def _start_claimer(self) -> None:
+        if self._claimer is None or self._claimer.done():
+            self._claimer = asyncio.create_task(self._claim_in_background(), name="claimer")
+
+    async def _claim_in_background(self) -> None:
+        backoff = Backoff(first_s=0.5, most_s=5.0)
+        while self._unclaimed:
+            await backoff.wait()
+            try:
+                offsets = await self._claim_all()
+                if offsets and self.seek is not None:
+                    await self.seek(offsets)
+            except Retryable as error:
+                log.warning("claim_failed", action="claim", error=str(error))
+            except Exception as error:
+                await self._crash(error)
+                return
+
+    # ------------------------------------------------------------------ work
+
+    async def _work(self, tp: TP, lane: Lane) -> None:
+        try:
+            while not lane.stopped:
+                batch = await lane.batches.get()
+                async with self._slots:
+                    lane.busy_since = time.monotonic()
+                    go_on = await self._apply(lane, batch)
+                    lane.busy_since = None
+                lane.applied = batch.end
+                lane.outstanding -= 1
+                self._room.set()
+                if not go_on:
+                    lane.stopped = True
+        except PartitionLost as error:
+            self._lose(tp, lane, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("lane_failed", action="crash", topic=tp.topic, partition=tp.partition)
+            await self._crash(error)
+
+    async def _apply(self, lane: Lane, batch: Batch) -> bool:
+        """Apply, trying again for as long as the claim may still be ours."""
+        backoff = Backoff(first_s=0.2, most_s=5.0)
+        doubtful = False
+        while True:
+            try:
+                return await self._applier.apply(lane.claim, batch, doubtful=doubtful)
+            except Retryable as error:
+                METRICS.intake_retries.inc()
+                log.warning("batch_retried", action="retry", topic=batch.topic,
+                            partition=batch.partition, start=batch.start, error=str(error))  # fmt: skip
+                doubtful = True
+                if lane.stopped:
+                    # Revoked meanwhile: whoever owns the partition next knows what is stored.
+                    raise PartitionLost("revoked while retrying") from error
+                await backoff.wait()
+
+    def _lose(self, tp: TP, lane: Lane, error: PartitionLost) -> None:
+        if lane.stopped or self._lanes.get(tp) is not lane:
+            return
+        lane.stopped = True
+        del self._lanes[tp]
+        METRICS.claims_lost.inc()
+        log.warning("claim_lost", action="claim", topic=tp.topic, partition=tp.partition,
+                    error=str(error))  # fmt: skip
+        now = time.monotonic()
+        self._losses.append(now)
+        while self._losses and self._losses[0] < now - 60:
+            self._losses.popleft()
+        if len(self._losses) > MAX_LOSSES_PER_MINUTE:
+            failure = RuntimeError("claims are lost again and again: two groups on one database?")
+            self._claimer = asyncio.create_task(self._crash(failure), name="crash")
+            return
+        self._unclaimed.add(tp)
+        self._start_claimer()
+
+    # ------------------------------------------------------------------ for probes and commits
+
+    @property
+    def applied(self) -> dict[TP, int]:
+        """Offset up to which each of our partitions is applied."""
+        return {tp: lane.applied for tp, lane in self._lanes.items()}
+
+    @property
+    def stopped(self) -> list[TP]:
+        """Partitions that have stopped at the dead-letter limit."""
+        return [tp for tp, lane in self._lanes.items() if lane.stopped]
+
+    @property
+    def unclaimed(self) -> int:
+        """Assigned partitions that are not claimed yet."""
+        return len(self._unclaimed)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is on its way."""
+        return all(lane.outstanding == 0 for lane in self._lanes.values())
+
+    def longest_busy_s(self) -> float:
+        """Age of the oldest batch being applied now."""
+        now = time.monotonic()
+        ages = [now - lane.busy_since for lane in self._lanes.values() if lane.busy_since]
+        return max(ages, default=0.0)
