@@ -62,9 +62,8 @@ class LocalKafka:
         start_timeout_s: float = 60.0,
     ) -> None:
         """Prepare; nothing runs yet but the leash. Raises LocalServerError."""
-        temporary = None if data_dir else folders.temporary_folder("kafka")
-        self.folder = (data_dir or temporary or Path()).resolve()
-        self.temporary = temporary is not None
+        self.temporary = data_dir is None
+        self.folder = (data_dir or folders.temporary_folder("kafka")).resolve()
         folders.make_folder(self.folder)
         self.nodes = [
             Node(number, self.folder / f"node-{number}") for number in range(1, nodes + 1)
@@ -74,7 +73,7 @@ class LocalKafka:
         self.java_options = tuple(java_options)
         self.start_timeout_s = start_timeout_s
         self._given_port = port
-        self._keeper = Keeper(temporary)
+        self._keeper = Keeper(self.folder, temporary=self.temporary)
 
     @property
     def bootstrap(self) -> str:

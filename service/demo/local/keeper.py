@@ -1,8 +1,8 @@
 """Starts server processes that can't outlive us, whatever ends us (owner side of leash.py).
 
 Commands (one JSON object a line): ``start`` with name, argv, cwd, env, log, account [uid, gid] or
-null, stop_signal, grace_s; ``signal`` with name and signal number. Events: ``holding``,
-``started`` (pid), ``failed`` (error), ``exited`` (code; negative for a signal).
+null, stop_signal, grace_s; ``signal`` with name and signal number. Events: ``holding`` or
+``busy``, ``started`` (pid), ``failed`` (error), ``exited`` (code; negative for a signal).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import IO, NamedTuple, Self
 
 LEASH = Path(__file__).with_name("leash.py")
 ANSWER_TIMEOUT_S = 20.0
+HOLD_TIMEOUT_S = 45.0  # longer than the leash waits for a folder
 TAIL_BYTES = 4000
 CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"}
 
@@ -45,19 +46,21 @@ class Keeper:
     """Holds any number of named processes; thread-safe; usable as a context manager.
 
     Closing it (or the end of this process, SIGKILL included) stops all of them with their stop
-    signal, after their grace with SIGKILL, and then removes `temporary` with all that is in it.
-    Blocking; from asyncio call it by `asyncio.to_thread`.
+    signal, and after their grace with SIGKILL. `folder` is locked meanwhile against other keepers,
+    also of other processes, and removed at the end if it is `temporary`. Blocking; from asyncio
+    call it by `asyncio.to_thread`.
     """
 
-    def __init__(self, temporary: Path | None = None) -> None:
-        """Start the leash; raises LocalServerError when that fails."""
+    def __init__(self, folder: Path | None = None, *, temporary: bool = False) -> None:
+        """Start the leash; raises LocalServerError when somebody else uses the folder."""
         self._changed = threading.Condition()
         self._pids: dict[str, int] = {}
         self._exits: dict[str, int] = {}
         self._failures: dict[str, str] = {}
-        self._holding = False
+        self._state = "starting"
+        fate = [] if folder is None else ["remove" if temporary else "keep", str(folder)]
         self._leash = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(LEASH), *([str(temporary)] if temporary else [])],
+            [sys.executable, "-I", "-S", str(LEASH), *fate],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd="/",
@@ -72,7 +75,11 @@ class Keeper:
         )
         self._reader.start()
         with self._changed:
-            self._wait_until(lambda: self._holding, "the leash to start", ANSWER_TIMEOUT_S)
+            self._changed.wait_for(lambda: self._state != "starting", HOLD_TIMEOUT_S)
+        if self._state != "holding":
+            self.close()
+            busy = f"{folder} is in use by another process" if self._state == "busy" else ""
+            raise LocalServerError(busy or "the process that holds local servers did not start")
 
     def start(
         self,
@@ -203,14 +210,15 @@ class Keeper:
                     self._take(event)
                     self._changed.notify_all()
         with self._changed:
+            self._state = "gone" if self._state == "starting" else self._state
             for name in self._pids.keys() - self._exits.keys():
                 self._exits[name] = -signal.SIGKILL
             self._changed.notify_all()
 
     def _take(self, event: Mapping[str, object]) -> None:
         name = str(event.get("name"))
-        if event["event"] == "holding":
-            self._holding = True
+        if event["event"] in {"holding", "busy"}:
+            self._state = str(event["event"])
         elif event["event"] == "started":
             self._pids[name] = int(str(event["pid"]))
         elif event["event"] == "failed":

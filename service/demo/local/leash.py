@@ -25,6 +25,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -32,6 +33,7 @@ PARENT_CHECK_S = 1.0
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 READ_BYTES = 65536
 KILL_WAIT_S = 10.0
+LOCK_WAIT_S = 30.0  # longer than a former leash needs to stop its servers
 ON_LINUX = sys.platform.startswith("linux")
 LIBC = ctypes.CDLL(None, use_errno=True) if ON_LINUX else None
 
@@ -254,15 +256,30 @@ def tell(**event: object) -> None:
         os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
 
 
+def hold(folder: Path) -> IO[bytes]:
+    """Lock the folder, so that no two owners use it, waiting for a former one's servers to end."""
+    lock = (folder / "in-use").open("ab")
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                tell(event="busy")
+                sys.exit(1)
+            time.sleep(0.05)
+        else:
+            return lock
+
+
 def main() -> None:
-    """``leash.py [FOLDER]``: hold servers; FOLDER is temporary and locked while in use."""
-    remove = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    lock = None
-    if remove is not None:
-        lock = (remove / "in-use").open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """``leash.py [keep|remove FOLDER]``: hold servers whose data is in FOLDER."""
+    fate, folder = sys.argv[1:] or ["keep", ""]
+    lock = hold(Path(folder)) if folder else None
     tell(event="holding")
-    Leash(remove).serve()
+    Leash(Path(folder) if fate == "remove" else None).serve()
+    if lock is not None:
+        lock.close()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ PostgreSQL refuses to run as root, so as root the server runs as an unprivileged
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from typing import Literal, Self
 from service.demo.local import folders
 from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper, LocalServerError, tail
 from service.demo.local.ports import free_port
+from service.demo.local.postgres_folder import PostgresFolder
 from service.demo.local.postgres_programs import programs_folder
 
 USER = "postgres"
@@ -30,6 +29,7 @@ STOP_SIGNALS = {
 PORT_ATTEMPTS = 5
 POLL_S = 0.02
 STATUS_LINE = 7  # of postmaster.pid, counted from 0; the last one
+START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 INITDB_TIMEOUT_S = 60.0
 BACKUP_TIMEOUT_S = 120.0
@@ -58,28 +58,18 @@ class LocalPostgres:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         *,
-        start_timeout_s: float = 30.0,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         """Prepare; nothing runs yet but the leash. Raises LocalServerError."""
-        self.account = folders.server_account()
-        temporary = None if data_dir else folders.temporary_folder("postgres")
-        self.folder = (data_dir or temporary or Path()).resolve()
-        folders.make_folder(self.folder)
-        if self.account and not folders.others_can_enter(self.folder):
-            message = (
-                f"PostgreSQL runs as user {folders.UNPRIVILEGED_USER!r} here, which can't enter "
-                f"{self.folder}: give a folder that every user can pass through, or none"
-            )
-            raise LocalServerError(message)
-        self.data = self.folder / "pgdata"
-        self.log = self.folder / "postgres.log"
+        path = (data_dir or folders.temporary_folder("postgres")).resolve()
+        self.folder = PostgresFolder(path, folders.server_account())
+        self.folder.make()
         self.settings = {**SETTINGS, **(settings or {})}
         self.start_timeout_s = start_timeout_s
         self.pid: int | None = None
         self._given_port = port
         self._port = port
-        self._password_file = self.folder / "password"
-        self._keeper = Keeper(temporary)
+        self._keeper = Keeper(path, temporary=data_dir is None)
 
     @property
     def port(self) -> int:
@@ -91,7 +81,7 @@ class LocalPostgres:
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq URL for the superuser, password included: not for logs."""
-        return f"postgresql://{USER}:{self._password()}@{HOST}:{self.port}/{database}"
+        return f"postgresql://{USER}:{self.folder.password()}@{HOST}:{self.port}/{database}"
 
     def start(self) -> None:
         """Make the cluster if there is none, start the server, return once it takes connections.
@@ -100,7 +90,7 @@ class LocalPostgres:
         """
         if self._keeper.running("postgres"):
             return
-        if not (self.data / "PG_VERSION").exists():
+        if not self.folder.is_made:
             self._initdb()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._port = self._port or free_port()
@@ -110,7 +100,7 @@ class LocalPostgres:
             if self._given_port or attempt == PORT_ATTEMPTS:
                 break
             self._port = None
-        message = f"PostgreSQL did not start, see {self.log}\n{tail(self.log)}"
+        message = f"PostgreSQL did not start, see {self.folder.log}\n{tail(self.folder.log)}"
         raise LocalServerError(message)
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
@@ -134,6 +124,20 @@ class LocalPostgres:
         self._keeper.close()
         self.pid = None
 
+    def create_database(self, name: str) -> str:
+        """Make a database unless it is there; gives its URL. The server must run."""
+        try:
+            self._run(
+                "createdb",
+                ["createdb", "-h", HOST, "-p", str(self.port), "-U", USER, "-T", "template0", name],
+                timeout_s=START_TIMEOUT_S,
+                environment={"PGPASSWORD": self.folder.password()},
+            )
+        except LocalServerError as error:
+            if f'database "{name}" already exists' not in str(error):
+                raise
+        return self.dsn(name)
+
     def create_standby(self, data_dir: Path | None = None) -> LocalPostgres:
         """A streaming standby of this running server, with its own slot, started and connected.
 
@@ -141,7 +145,6 @@ class LocalPostgres:
         """
         standby = LocalPostgres(data_dir, settings=self.settings)
         try:
-            standby._write_password(self._password())
             standby._copy_from(self)
             standby.start()
         except BaseException:
@@ -153,7 +156,7 @@ class LocalPostgres:
         """Make a standby a primary; returns once it accepts writes."""
         self._run(
             "promote",
-            ["pg_ctl", "promote", "-D", self.data, "-t", str(int(timeout_s))],
+            ["pg_ctl", "promote", "-D", self.folder.data, "-t", str(int(timeout_s))],
             timeout_s=timeout_s + 5,
         )
 
@@ -179,46 +182,36 @@ class LocalPostgres:
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
         self.pid = self._keeper.start(
             "postgres",
-            [programs_folder() / "postgres", "-D", self.data, f"-p{port}", *options],
-            log=self.log,
-            account=self.account,
+            [programs_folder() / "postgres", "-D", self.folder.data, f"-p{port}", *options],
+            log=self.folder.log,
+            account=self.folder.account,
             stop_signal=signal.SIGINT,
         )
         deadline = time.monotonic() + self.start_timeout_s
         while time.monotonic() < deadline:
-            if self._accepts_connections():
+            if self.folder.accepts_connections(self.pid):
                 return True
             if self._keeper.wait("postgres", POLL_S) is not None:
                 return False
         self.kill()
         return False
 
-    def _accepts_connections(self) -> bool:
-        """Whether the postmaster of this start wrote that it is up into its pid file."""
-        try:
-            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return False
-        pid, status = lines[:1], "".join(lines[STATUS_LINE:]).strip()
-        return pid == [str(self.pid)] and status in {"ready", "standby"}
-
     def _end(self, number: signal.Signals) -> None:
         self._keeper.signal("postgres", number)
         self._keeper.wait("postgres", STOP_TIMEOUT_S)
         if self._keeper.running("postgres"):
-            message = f"PostgreSQL did not stop in {STOP_TIMEOUT_S:.0f} s\n{tail(self.log)}"
+            message = f"PostgreSQL did not stop in {STOP_TIMEOUT_S:.0f} s\n{tail(self.folder.log)}"
             raise LocalServerError(message)
         self.pid = None
 
     def _initdb(self) -> None:
-        self._write_password(secrets.token_urlsafe(18))
-        self._make_data_folder()
+        self.folder.make_data()
         self._run(
             "initdb",
             [
                 "initdb",
-                *("-D", self.data, "-U", USER, "-A", "scram-sha-256"),
-                *("--pwfile", self._password_file, "-E", "UTF8"),
+                *("-D", self.folder.data, "-U", USER, "-A", "scram-sha-256"),
+                *("--pwfile", self.folder.password_file, "-E", "UTF8"),
                 # Built in, so the same on every system; compares as bytes.
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
                 *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
@@ -227,16 +220,16 @@ class LocalPostgres:
         )
 
     def _copy_from(self, primary: LocalPostgres) -> None:
-        self._make_data_folder()
+        self.folder.make_data(primary.folder.password())
         self._run(
             "pg_basebackup",
             [
                 *("pg_basebackup", "-h", HOST, "-p", str(primary.port), "-U", USER),
-                *("-D", self.data, "-X", "stream", "-c", "fast", "-R", "-C"),
+                *("-D", self.folder.data, "-X", "stream", "-c", "fast", "-R", "-C"),
                 *("-S", f"standby_{secrets.token_hex(4)}"),
             ],
             timeout_s=BACKUP_TIMEOUT_S,
-            environment={"PGPASSWORD": self._password()},
+            environment={"PGPASSWORD": self.folder.password()},
         )
 
     def _run(
@@ -250,27 +243,8 @@ class LocalPostgres:
         self._keeper.run(
             name,
             [programs_folder() / argv[0], *argv[1:]],
-            log=self.log,
+            log=self.folder.log,
             timeout_s=timeout_s,
             environment={**CLEAN_ENVIRONMENT, **(environment or {})},
-            account=self.account,
+            account=self.folder.account,
         )
-
-    def _make_data_folder(self) -> None:
-        # A start that was killed half-way may have left a part of a cluster, which initdb refuses.
-        shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir(mode=0o700)
-        self._give(self.data)
-
-    def _password(self) -> str:
-        return self._password_file.read_text(encoding="ascii")
-
-    def _write_password(self, password: str) -> None:
-        self._password_file.unlink(missing_ok=True)
-        self._password_file.touch(mode=0o600)
-        self._password_file.write_text(password, encoding="ascii")
-        self._give(self._password_file)
-
-    def _give(self, path: Path) -> None:
-        if self.account:
-            os.chown(path, *self.account)
