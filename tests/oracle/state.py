@@ -74,15 +74,15 @@ class Oracle:
         dead letter. Repeats have no effect.
         """
         shape = KINDS[kind]
+        if value is None and kind != "membership":
+            return "null_value"
         try:
-            if value is not None:
+            if value is None:
+                self._apply_tombstone(key, timestamp or now, now)
+            else:
                 record = decode(shape, value, headers, now=now, max_skew=self.max_skew)
                 self._facts.keep(kind, record)
                 self._end_overrides(kind, record)
-            elif kind == "membership":
-                self._apply_tombstone(key, timestamp or now, now)
-            else:
-                raise RefusedError("null_value")
         except RefusedError as refused:
             return refused.code
         return None

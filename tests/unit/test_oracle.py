@@ -1,6 +1,7 @@
 """The oracle against tables written by hand: windows, rules, and who is scored."""
 
 import ast
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -127,6 +128,21 @@ def test_no_days_for_new_members_means_that_nobody_is_new() -> None:
     oracle = Oracle(thresholds={ORG: Thresholds(new_member_days=0)})
     put(oracle, "membership", NOW)
     assert level_of(oracle) == "at_risk"
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"highly_engaged_min_events": 10_000, "moderate_min_events": 9_999},
+        {"highly_engaged_min_events": 2, "moderate_min_events": 1},
+        {"new_member_days": 0},
+        {"new_member_days": 3_650},
+        {"activity_window_days": 1, "inactive_after_days": 1},
+        {"activity_window_days": 3_650, "inactive_after_days": 3_650},
+    ],
+)
+def test_thresholds_at_their_bounds(right: dict[str, int]) -> None:
+    assert Thresholds(**right) == replace(Thresholds(), **right)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,13 @@ def test_joining_in_the_future() -> None:
     assert clock_of(oracle) == (NOW + timedelta(hours=3), NOW + timedelta(hours=3), "new")
 
 
+def test_a_profile_update_puts_off_the_fall() -> None:
+    oracle = Oracle()
+    put(oracle, "membership", NOW - days(100))
+    put(oracle, "profile-update", NOW - days(50))
+    assert clock_of(oracle) == (NOW + days(130), NOW + days(130), "inactive")
+
+
 def plain_state(
     joined: datetime, attended: list[datetime], going: list[datetime], as_of: datetime
 ) -> tuple[str | None, int, int]:
@@ -166,6 +173,24 @@ def test_an_override_does_not_come_back(end: str) -> None:
     assert oracle.shown_level(ORG, USER, NOW) == "new"
 
 
+def test_an_override_outlives_what_does_not_end_it() -> None:
+    oracle = Oracle()
+    put(oracle, "membership", NOW - days(100))
+    put(oracle, "membership", NOW - days(100), user_id="eve")
+    for user_id in (USER, "eve"):
+        oracle.set_override(ORG, user_id, "moderate", "on leave", "boss", NOW - days(9))
+    put(oracle, "membership", NOW - days(100), role="admin", recorded_at=NOW - days(8))
+    put(oracle, "membership", NOW - days(90), status="left", user_id="eve")
+    put(oracle, "organization", NOW - days(8), status="suspended")
+    assert oracle.shown_level(ORG, USER, NOW) is None
+    put(oracle, "organization", NOW - days(7))
+    put(oracle, "organization", NOW - days(6), status="deleted", org_id="choir")
+    assert oracle.shown_level(ORG, USER, NOW) == "moderate"
+    assert oracle.override(ORG, "eve", NOW) is None
+    put(oracle, "membership", NOW - days(5), status="left", recorded_at=NOW - days(101))
+    assert oracle.shown_level(ORG, USER, NOW) == "moderate"
+
+
 def test_overrides_that_make_no_sense() -> None:
     oracle = Oracle()
     with pytest.raises(ValueError, match="not scored"):
@@ -173,3 +198,14 @@ def test_overrides_that_make_no_sense() -> None:
     put(oracle, "membership", NOW)
     with pytest.raises(ValueError, match="expired"):
         oracle.set_override(ORG, USER, "moderate", "", "boss", NOW, NOW)
+
+
+def test_no_improvement_for_whoever_is_not_scored() -> None:
+    assert Oracle().nearest_improvement(ORG, USER, NOW) is None
+
+
+def test_nearest_improvement_with_thresholds_far_apart() -> None:
+    oracle = Oracle(thresholds={ORG: {"moderate_min_events": 3, "highly_engaged_min_events": 5}})
+    put(oracle, "membership", NOW - days(900))
+    attend(oracle, NOW - days(9))
+    assert oracle.nearest_improvement(ORG, USER, NOW) == (2, "moderate", NOW + days(81))

@@ -129,6 +129,14 @@ def test_an_earlier_erasure_after_a_later_one_changes_nothing() -> None:
     assert oracle.members() == []
 
 
+def test_an_earlier_erasure_elsewhere_does_not_let_profile_updates_in() -> None:
+    oracle = Oracle()
+    erase(oracle, NOW - days(1))
+    erase(oracle, NOW - days(9), b"choir:ada")
+    put(oracle, "profile-update", NOW - days(5))
+    assert oracle.facts("profile-update") == []
+
+
 @pytest.mark.parametrize("key", [None, b"", b"club", b"club:", b"club:ada:x", b"club:a a", b"\xff"])
 def test_a_tombstone_that_names_nobody(key: bytes | None) -> None:
     assert Oracle().apply("membership", key, None, now=NOW) == "bad_id"
