@@ -14,8 +14,9 @@ Decoding (`wire`)
 - Only `display_name` may be `null`; `null` elsewhere is `schema`, in fields with a default too.
 - `ce_id` counts only if the body has no `id` at all; of several such headers the last counts.
 - Text over 200 characters (code points) or with NUL is `schema`. Empty text is allowed.
-- `NaN`, `Infinity`, a byte order mark and half surrogate pairs are `not_json`. Of a field given
-  twice the last counts. How deep unknown fields may nest is left open.
+- `NaN`, `Infinity` and a byte order mark are `not_json`. Half a surrogate pair is JSON but no text:
+  `schema` in a name. Numbers of any length are JSON. Of a field given twice the last counts.
+  How deep unknown fields may nest is left open.
 - A membership tombstone whose key is not two ids joined by a colon is `bad_id`.
 - A tombstone's Kafka timestamp counts as a time field for `future_dated`.
 
@@ -40,8 +41,7 @@ Levels (`rules`, `clock`)
   None, and `organization_status` says why; what the service stored before stays there.
 - An override has no effect before the instant at which it was set; it outlives a spell without
   score by withdrawn facts or suspension, but not leaving, erasure or a deleted organisation.
-- Levels improve from `inactive` over `at_risk` and `moderate` to `highly_engaged`; `new` stands
-  beside `moderate`.
+- An improvement leads to `moderate` or `highly_engaged`; `new` stands beside `moderate`.
 """
 
 from tests.oracle.history import check_history

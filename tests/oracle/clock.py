@@ -59,21 +59,17 @@ def next_changes(standing: Standing, as_of: datetime) -> NextChanges:
 
 
 def nearest_improvement(standing: Standing, as_of: datetime) -> Improvement | None:
-    """The fewest more attended events that would lift the computed level, and until when.
+    """The fewest more attended events that would lift the level to moderate or better.
 
-    None if the member is not scored or no number of events would.
+    With the instant until which they would. None if the member is not scored or nothing is better.
     """
     level = decide(standing, as_of).level
     if level is None:
         return None
     thresholds = standing.thresholds
     counted = count_within(standing.attended, as_of, thresholds.window)
-    enough = {
-        1,
-        thresholds.moderate_min_events - counted,
-        thresholds.highly_engaged_min_events - counted,
-    }
-    for more_events in sorted(number for number in enough if number > 0):
+    for enough in (thresholds.moderate_min_events, thresholds.highly_engaged_min_events):
+        more_events = max(0, enough - counted)
         better = _level_with(standing, as_of, more_events)
         if RANKS[better] > RANKS[level]:
             return Improvement(more_events, better, _until(standing, as_of, more_events, better))

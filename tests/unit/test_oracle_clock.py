@@ -209,3 +209,4 @@ def test_nearest_improvement_with_thresholds_far_apart() -> None:
     put(oracle, "membership", NOW - days(900))
     attend(oracle, NOW - days(9))
     assert oracle.nearest_improvement(ORG, USER, NOW) == (2, "moderate", NOW + days(81))
+    assert oracle.nearest_improvement(ORG, USER, NOW + days(400)) == (3, "moderate", None)
