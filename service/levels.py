@@ -54,3 +54,25 @@ def is_fall(before: Level | None, after: Level | None) -> bool:
     rank_before = -1 if before is None else RANK[before]
     rank_after = -1 if after is None else RANK[after]
     return rank_after < rank_before
+
+
+class Direction(StrEnum):
+    """Which way a change of level goes."""
+
+    RISE = "rise"
+    FALL = "fall"
+    SIDEWAYS = "sideways"
+    ENTERED = "entered"
+    LEFT = "left"
+
+
+def direction(before: Level | None, after: Level | None) -> Direction:
+    """The direction of a change; no level is outside, so coming and going are their own."""
+    if before is None:
+        return Direction.ENTERED
+    if after is None:
+        return Direction.LEFT
+    difference = RANK[after] - RANK[before]
+    if difference == 0:
+        return Direction.SIDEWAYS
+    return Direction.RISE if difference > 0 else Direction.FALL

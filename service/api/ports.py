@@ -19,7 +19,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
-from service.levels import Level, Reason
+from service.levels import Direction, Level, Reason
 from service.records import Cause, Source
 from service.signals import Signals
 from service.thresholds import Thresholds
@@ -210,9 +210,6 @@ class TimelineFacts(NamedTuple):
     levels: Sequence[tuple[datetime, Level | None]]
 
 
-Direction = Literal["rise", "fall", "sideways", "entered", "left"]
-
-
 class RunState(NamedTuple):
     """The latest daily recompute, which is one for all organisations."""
 
@@ -372,6 +369,10 @@ class ThresholdActions(Protocol):
         ...
 
 
+class Actions(MemberActions, ThresholdActions, Protocol):
+    """Everything that changes something."""
+
+
 class OrganizationReads(Protocol):
     """Questions about one organisation. None stands for "nothing known here"."""
 
@@ -414,8 +415,13 @@ class OrganizationReads(Protocol):
         ...
 
 
-class Organization(OrganizationReads, MemberActions, ThresholdActions, Protocol):
-    """One organisation inside one transaction."""
+class Organization(OrganizationReads, Protocol):
+    """One organisation inside one transaction; `actions` only where it was opened for writing."""
+
+    @property
+    def actions(self) -> Actions:
+        """Changes, inside the same transaction."""
+        ...
 
 
 SessionKind = Literal["session", "link"]

@@ -1,0 +1,56 @@
+"""Rows of the API's queries as the values of its ports."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from service.api.ports import MemberRow
+from service.levels import Level, Reason
+from service.records import Source
+
+# What is shown now. The stored level may still be that of an override which has expired.
+OVERRIDE_ACTIVE: Final = """(e.override_level IS NOT NULL
+    AND (e.override_expires_at IS NULL OR e.override_expires_at > engagement_now()))"""
+OVERRIDE_LAPSED: Final = """(e.override_level IS NOT NULL
+    AND e.override_expires_at IS NOT NULL AND e.override_expires_at <= engagement_now())"""
+SHOWN_LEVEL: Final = f"""(CASE WHEN {OVERRIDE_ACTIVE}
+    THEN e.override_level ELSE e.computed_level END)"""
+
+MEMBER_COLUMNS: Final = f"""
+    e.member_id, m.user_id, f.display_name, {SHOWN_LEVEL} AS level, e.computed_level, e.reason,
+    CASE WHEN {OVERRIDE_ACTIVE} THEN 'override' ELSE e.computed_source END AS source,
+    e.level_since, e.events_attended_90d, e.rsvp_count_90d, e.last_attended_at, e.joined_at,
+    CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_level END AS override_level,
+    CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_expires_at END AS override_expires_at,
+    e.next_level_change_at, e.next_level, e.computed_at, e.revision"""
+
+
+def level_or_none(code: str | None) -> Level | None:
+    """A stored code as a level."""
+    return None if code is None else Level(code)
+
+
+def member_row(row: asyncpg.Record) -> MemberRow:
+    """A row with MEMBER_COLUMNS, of a scored member."""
+    return MemberRow(
+        row["member_id"],
+        row["user_id"],
+        row["display_name"],
+        Level(row["level"]),
+        Level(row["computed_level"]),
+        Reason(row["reason"]),
+        Source(row["source"]),
+        row["level_since"],
+        row["events_attended_90d"],
+        row["rsvp_count_90d"],
+        row["last_attended_at"],
+        row["joined_at"],
+        level_or_none(row["override_level"]),
+        row["override_expires_at"],
+        row["next_level_change_at"],
+        level_or_none(row["next_level"]),
+        row["computed_at"],
+        row["revision"],
+    )

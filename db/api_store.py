@@ -1,0 +1,159 @@
+"""The API's way in: one transaction per request, as a role that sees one organisation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from db.api_organization import ActionsFactory, ApiOrganization
+from db.api_roles import role_problems
+from db.errors import translated
+from db.migrate import require_current
+from db.pool import ACQUIRE_TIMEOUT_S, Connection, Pool, open_pool
+from service.api.ports import Organization, SessionKind, Store
+from service.errors import EngagementError, Retryable, SettingsError
+from service.settings import Settings
+
+POOL_SIZE: Final = 12
+CHECK_TIMEOUT_S: Final = 3.0
+
+SET_ROLE: Final = "SET LOCAL ROLE engagement_api"
+SET_ORGANIZATION: Final = "SELECT set_config('engagement.org_id', $1, true)"
+
+FORGET_EXPIRED: Final = "DELETE FROM http_session WHERE expires_at <= engagement_now()"
+INSERT_SESSION: Final = """
+INSERT INTO http_session (token_hash, kind, user_id, expires_at)
+VALUES ($1, $2, $3, engagement_now() + make_interval(secs => $4))"""
+SELECT_SESSION: Final = """
+SELECT user_id FROM http_session
+WHERE token_hash = $1 AND kind = $2 AND expires_at > engagement_now()"""
+DELETE_SESSION: Final = """
+DELETE FROM http_session
+WHERE token_hash = $1 AND kind = $2 RETURNING user_id, expires_at > engagement_now() AS valid"""
+
+# Every query here depends on which filters are set: a plan made for the given values is worth
+# its millisecond.
+LIMITS: Final = {
+    "statement_timeout": "15s",
+    "plan_cache_mode": "force_custom_plan",
+    "max_parallel_workers_per_gather": "0",
+}
+
+
+class ApiStore(Store):
+    """`Store` on a pool of its own; close it with `close`."""
+
+    def __init__(self, pool: Pool, actions: ActionsFactory) -> None:
+        self._pool = pool
+        self._actions = actions
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        actions: ActionsFactory,
+        *,
+        size: int = POOL_SIZE,
+        prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+    ) -> ApiStore:
+        """Connect and check the schema and the role.
+
+        `actions` makes the changes on a connection inside a transaction; `prepare` readies each
+        new connection for them. Raises Retryable when the database is away, NotReady when it has
+        to be migrated, SettingsError when the role that confines the API is missing or does not
+        confine.
+        """
+        pool = await open_pool(settings, purpose="api", size=size, limits=LIMITS, prepare=prepare)
+        store = cls(pool, actions)
+        try:
+            problems = await store._problems()
+        except BaseException:
+            await store.close()
+            raise
+        if problems:
+            await store.close()
+            raise SettingsError("DATABASE_URL: " + "; ".join(problems))
+        return store
+
+    async def close(self) -> None:
+        """Let running queries finish for a moment, then hang up."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def organization(
+        self, org_id: str, *, writes: bool = False
+    ) -> AsyncIterator[Organization]:
+        """See `Store.organization`. A read sees one state of the database throughout."""
+        async with self._transaction(writes=writes) as connection:
+            await connection.execute(SET_ORGANIZATION, org_id)
+            yield ApiOrganization(connection, org_id, self._actions)
+
+    async def open_session(
+        self, token_hash: bytes, kind: SessionKind, user_id: str, lifetime_s: int
+    ) -> None:
+        """See `Store.open_session`."""
+        async with self._transaction(writes=True) as connection:
+            await connection.execute(FORGET_EXPIRED)
+            await connection.execute(INSERT_SESSION, token_hash, kind, user_id, lifetime_s)
+
+    async def session_user(self, token_hash: bytes) -> str | None:
+        """See `Store.session_user`."""
+        async with self._transaction(writes=False) as connection:
+            return await self._session(connection, token_hash, "session")
+
+    async def link_user(self, token_hash: bytes, *, use_up: bool) -> str | None:
+        """See `Store.link_user`."""
+        async with self._transaction(writes=use_up) as connection:
+            if not use_up:
+                return await self._session(connection, token_hash, "link")
+            row = await connection.fetchrow(DELETE_SESSION, token_hash, "link")
+            return row["user_id"] if row is not None and row["valid"] else None
+
+    async def close_session(self, token_hash: bytes) -> None:
+        """See `Store.close_session`."""
+        async with self._transaction(writes=True) as connection:
+            await connection.execute(DELETE_SESSION, token_hash, "session")
+
+    async def check(self) -> Mapping[str, str]:
+        """See `Store.check`."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                problems = await self._problems()
+        except (EngagementError, TimeoutError) as error:
+            return {"database": str(error) or "no answer in time"}
+        return {"database": "; ".join(problems) or "ok"}
+
+    async def _problems(self) -> list[str]:
+        with translated():
+            async with self._pool.acquire(timeout=CHECK_TIMEOUT_S) as connection:
+                await require_current(connection)
+                return await role_problems(connection)
+
+    @asynccontextmanager
+    async def _transaction(self, *, writes: bool) -> AsyncIterator[Connection]:
+        with translated():
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            except TimeoutError as error:
+                raise Retryable("database: all connections are busy") from error
+            try:
+                async with connection.transaction(
+                    isolation="read_committed" if writes else "repeatable_read",
+                    readonly=not writes,
+                ):
+                    await connection.execute(SET_ROLE)
+                    yield connection
+            finally:
+                await self._pool.release(connection)
+
+    @staticmethod
+    async def _session(connection: Connection, token_hash: bytes, kind: str) -> str | None:
+        user_id: str | None = await connection.fetchval(SELECT_SESSION, token_hash, kind)
+        return user_id
