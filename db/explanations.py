@@ -12,6 +12,9 @@ from service.texts import Texts
 
 SELECT_BY_DIGEST: Final = """
 SELECT digest, explanation_id FROM explanation WHERE digest = ANY ($1::bytea[])"""
+SELECT_BY_ID: Final = """
+SELECT explanation_id, admin_template, user_template FROM explanation
+WHERE explanation_id = ANY ($1::bigint[])"""
 INSERT: Final = """
 INSERT INTO explanation (digest, admin_template, user_template)
 SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[])
@@ -48,3 +51,40 @@ async def explanation_ids(
 async def _select(connection: asyncpg.Connection, digests: Collection[bytes]) -> dict[bytes, int]:
     rows = await connection.fetch(SELECT_BY_DIGEST, list(digests))
     return {row["digest"]: row["explanation_id"] for row in rows}
+
+
+class ExplanationCache:
+    """Pairs of texts by id and ids by pair, kept for the life of the process; they never change."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, Texts] = {}
+        self._ids: dict[Texts, int] = {}
+
+    def texts(self, explanation_id: int) -> Texts:
+        """The pair behind an id that `load` or `ids` has seen."""
+        return self._texts[explanation_id]
+
+    async def load(
+        self, connection: asyncpg.Connection, explanation_ids_wanted: Collection[int]
+    ) -> None:
+        """Make `texts` know these ids."""
+        missing = [i for i in explanation_ids_wanted if i not in self._texts]
+        if not missing:
+            return
+        for number, admin, user in await connection.fetch(SELECT_BY_ID, missing):
+            self._remember(number, Texts(admin, user))
+
+    async def ids(
+        self, connection: asyncpg.Connection, wanted: Collection[Texts]
+    ) -> dict[Texts, int]:
+        """Ids of these pairs, stored where they are new.
+
+        New ones are not remembered, since the caller's transaction may still roll back.
+        """
+        known = {pair: self._ids[pair] for pair in wanted if pair in self._ids}
+        missing = [pair for pair in wanted if pair not in known]
+        return known | (await explanation_ids(connection, missing) if missing else {})
+
+    def _remember(self, number: int, pair: Texts) -> None:
+        self._texts[number] = pair
+        self._ids.setdefault(pair, number)

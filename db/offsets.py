@@ -65,6 +65,11 @@ UPDATE stream_offset SET next_offset = $4, fingerprint = NULL, updated_at = enga
 WHERE topic = $1 AND partition = $2 AND epoch = $3
 RETURNING next_offset"""
 
+STOP: Final = """
+UPDATE stream_offset SET stopped_at = coalesce(stopped_at, engagement_now())
+WHERE topic = $1 AND partition = $2 AND epoch = $3
+RETURNING stopped_at"""
+
 RESUME: Final = """
 UPDATE stream_offset SET stopped_at = NULL, consecutive_failures = 0, epoch = epoch + 1
 WHERE stopped_at IS NOT NULL AND ($1::text IS NULL OR topic = $1)
@@ -161,6 +166,16 @@ async def move(connection: Connection, claimed: Claim, offset: int) -> None:
     )
     if moved is None:
         raise Fenced(f"{claimed.topic}/{claimed.partition} was claimed by another worker")
+
+
+async def stop(connection: Connection, claimed: Claim) -> datetime:
+    """Stop a claimed partition until somebody resumes it. Raises Fenced. Idempotent."""
+    stopped_at: datetime | None = await connection.fetchval(
+        STOP, claimed.topic, claimed.partition, claimed.epoch
+    )
+    if stopped_at is None:
+        raise Fenced(f"{claimed.topic}/{claimed.partition} was claimed by another worker")
+    return stopped_at
 
 
 async def resume(

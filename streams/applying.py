@@ -113,6 +113,12 @@ class BatchApplier:
         self._count(claim, batch, decoded, time.perf_counter() - started)
         return decoded.stop_after is None
 
+    async def is_stopped(self, claim: Claim) -> bool:
+        """Whether the partition still stands stopped in the database."""
+        async with acquired(self._pool) as connection:
+            stored = await offsets.read(connection, claim.topic, claim.partition)
+        return stored is not None and stored.epoch == claim.epoch
+
     async def _is_applied(self, claim: Claim, batch: Batch) -> bool:
         async with acquired(self._pool) as connection:
             stored = await offsets.read(connection, claim.topic, claim.partition)

@@ -50,6 +50,11 @@ class Applier(Protocol):
         ...
 
 
+    async def is_stopped(self, claim: Claim) -> bool:
+        """Whether the partition still stands stopped in the database. Raises Retryable."""
+        ...
+
+
 @dataclass(slots=True)
 class Lane:
     """A claimed partition and the batches on their way into the database."""
@@ -211,6 +216,14 @@ class Lanes:
                 await self._crash(error)
                 return
 
+    async def reclaim_resumed(self) -> None:
+        """Claim stopped partitions anew that somebody has resumed. Raises Retryable."""
+        for tp, lane in list(self._lanes.items()):
+            if lane.stopped and not await self._applier.is_stopped(lane.claim):
+                if self._lanes.pop(tp, None) is lane:
+                    self._unclaimed.add(tp)
+                    self._start_claimer()
+
     # ------------------------------------------------------------------ work
 
     async def _work(self, tp: TP, lane: Lane) -> None:
@@ -286,6 +299,11 @@ class Lanes:
     def unclaimed(self) -> int:
         """Assigned partitions that are not claimed yet."""
         return len(self._unclaimed)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether batches come faster than they are applied."""
+        return any(lane.outstanding >= BATCHES_PER_LANE for lane in self._lanes.values())
 
     @property
     def is_idle(self) -> bool:

@@ -85,7 +85,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> None:
         """Commit for those that are still ours. Raises KafkaError; never crashes the thread."""
         assigned = self.assignment()
-        ours = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        ours = {
+            driver.ensure_aiokafka_TP(tp): offset
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
         if ours:
             await self._ensure_consumer().commit(ours)
 

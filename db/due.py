@@ -1,0 +1,126 @@
+"""Who has to be evaluated: marks, users, slices of organisations, and members whose time has come.
+
+Marks are taken by deleting them, before anything is read: whatever commits later leaves a mark of
+its own, so no wake-up is lost. A rollback puts them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from db.pool import Connection
+
+Causes = dict[int, set[str]]
+
+TAKE_MARKS: Final = """
+WITH taken AS (
+    DELETE FROM due_member WHERE mark_id = ANY (ARRAY(
+        SELECT mark_id FROM due_member ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING member_id, cause
+)
+SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
+
+TAKE_USERS: Final = """
+WITH taken AS (
+    DELETE FROM due_user WHERE mark_id = ANY (ARRAY(
+        SELECT mark_id FROM due_user ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING user_id
+)
+SELECT m.member_id FROM member m WHERE m.user_id = ANY (ARRAY(SELECT user_id FROM taken))"""
+
+LOCK_ORGANIZATION: Final = """
+SELECT mark_id, org_id, cause, after_member_id FROM due_organization
+ORDER BY mark_id LIMIT 1 FOR UPDATE SKIP LOCKED"""
+
+SLICE_OF_ORGANIZATION: Final = """
+SELECT member_id FROM member WHERE org_id = $1 AND member_id > $2 ORDER BY member_id LIMIT $3"""
+
+MOVE_ORGANIZATION: Final = "UPDATE due_organization SET after_member_id = $2 WHERE mark_id = $1"
+DROP_ORGANIZATION: Final = "DELETE FROM due_organization WHERE mark_id = $1"
+
+# Members whose organisation is suspended keep no wake_at.
+SELECT_BY_CLOCK: Final = """
+SELECT member_id FROM engagement WHERE wake_at <= engagement_now()
+ORDER BY wake_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"""
+
+PUT_BACK: Final = """
+INSERT INTO due_member (member_id, cause)
+SELECT d.member_id, d.cause FROM unnest($1::bigint[], $2::text[]) AS d (member_id, cause)
+WHERE EXISTS (SELECT FROM engagement e WHERE e.member_id = d.member_id)"""
+
+MARK_ORGANIZATION: Final = "INSERT INTO due_organization (org_id, cause) VALUES ($1, $2)"
+
+BACKLOG: Final = """
+SELECT (SELECT count(*) FROM due_member),
+       (SELECT coalesce(extract(epoch FROM engagement_now() - min(marked_at)), 0)::float8
+        FROM due_member)"""
+
+ANY_DUE: Final = """
+SELECT EXISTS (SELECT FROM due_member) OR EXISTS (SELECT FROM due_user)
+    OR EXISTS (SELECT FROM due_organization)
+    OR EXISTS (SELECT FROM engagement WHERE wake_at <= engagement_now())"""
+
+
+class Backlog(NamedTuple):
+    """Marks that wait, and the age of the oldest in seconds."""
+
+    marks: int
+    oldest_age_s: float
+
+
+async def take(connection: Connection, limit: int) -> Causes:
+    """Up to about `limit` members who are due, with why; the caller's transaction takes them.
+
+    No cause means that only time has passed.
+    """
+    causes: Causes = {
+        member_id: set(why) for member_id, why in await connection.fetch(TAKE_MARKS, limit)
+    }
+    if len(causes) < limit:
+        for row in await connection.fetch(TAKE_USERS, limit):
+            causes.setdefault(row[0], set()).add("signals")
+    if len(causes) < limit:
+        await _take_slice(connection, causes, limit - len(causes))
+    if len(causes) < limit:
+        for row in await connection.fetch(SELECT_BY_CLOCK, limit - len(causes)):
+            causes.setdefault(row[0], set())
+    return causes
+
+
+async def _take_slice(connection: Connection, causes: Causes, limit: int) -> None:
+    row = await connection.fetchrow(LOCK_ORGANIZATION)
+    if row is None:
+        return
+    mark_id, org_id, cause, after = row
+    members = [r[0] for r in await connection.fetch(SLICE_OF_ORGANIZATION, org_id, after, limit)]
+    for member_id in members:
+        causes.setdefault(member_id, set()).add(cause)
+    if len(members) < limit:
+        await connection.execute(DROP_ORGANIZATION, mark_id)
+    else:
+        await connection.execute(MOVE_ORGANIZATION, mark_id, members[-1])
+
+
+async def put_back(
+    connection: Connection, causes: Mapping[int, Collection[str]], members: Collection[int]
+) -> None:
+    """Mark members again whom somebody else holds at the moment; the erased are left out."""
+    rows = [(m, cause) for m in members for cause in (causes[m] or ("time",))]
+    if rows:
+        await connection.execute(PUT_BACK, [m for m, _ in rows], [c for _, c in rows])
+
+
+async def mark_organization(connection: Connection, org_id: str, cause: str) -> None:
+    """Make every member of an organisation due, in slices."""
+    await connection.execute(MARK_ORGANIZATION, org_id, cause)
+
+
+async def backlog(connection: Connection) -> Backlog:
+    """How much waits, for metrics."""
+    return Backlog(*await connection.fetchrow(BACKLOG))
+
+
+async def any_due(connection: Connection) -> bool:
+    """Whether anybody is due now."""
+    return bool(await connection.fetchval(ANY_DUE))

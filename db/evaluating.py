@@ -1,0 +1,200 @@
+"""The use case at the heart: evaluate a page of members in the caller's transaction.
+
+Lock, read, decide by the pure functions of `service`, write. Shared by the evaluator of the worker,
+the daily recompute and whatever an administrator does to one member.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from db import due, evaluation, offsets
+from db.evaluation import CaseReader, MemberCase, OrganizationState, Result
+from db.pool import Connection
+from service.classifier.templates import MODEL_VERSION, override_texts, rules_texts
+from service.evaluation import Evaluation, evaluate
+from service.messages import message_of
+from service.records import Cause, Source
+from service.standing import Judgement, Outcome, close_expired, settle, wake_at
+from service.texts import Texts
+
+
+class Opinion(NamedTuple):
+    """What a judge says of one member; `judgement` None when the member is not scored.
+
+    `verdict_key`: the situation that was, or has to be, put to Claude.
+    """
+
+    judgement: Judgement | None
+    verdict_key: bytes | None = None
+
+
+class Judge(Protocol):
+    """Decides the computed level and its texts, within the caller's transaction."""
+
+    async def judge(
+        self, connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
+    ) -> Sequence[Opinion]:
+        """One opinion per case, in order. Never waits for anything but the database."""
+        ...
+
+
+def by_rules(evaluation_: Evaluation) -> Judgement | None:
+    """The rules' own judgement."""
+    ruling = evaluation_.ruling
+    if ruling is None:
+        return None
+    return Judgement(ruling.level, rules_texts(evaluation_), Source.RULES, MODEL_VERSION)
+
+
+class RulesJudge:
+    """The embedded default."""
+
+    async def judge(
+        self, _connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
+    ) -> Sequence[Opinion]:
+        """The rules' judgement of each."""
+        return [Opinion(by_rules(e)) for _, e in cases]
+
+
+class Page(NamedTuple):
+    """What a page came to: members taken, evaluated, level changes by cause, messages made."""
+
+    taken: int
+    evaluated: int
+    changes: Mapping[Cause, int]
+    publications: int
+    put_back: int
+
+
+class Evaluating:
+    """Evaluates pages. Holds no state of its own but the cache of texts."""
+
+    def __init__(self, reader: CaseReader, judge: Judge) -> None:
+        self.reader = reader
+        self._judge = judge
+
+    async def evaluate_due(self, connection: Connection, limit: int) -> Page:
+        """Take up to about `limit` due members and evaluate them."""
+        causes = await due.take(connection, limit)
+        return await self.evaluate_members(connection, causes)
+
+    async def evaluate_members(
+        self, connection: Connection, causes: Mapping[int, Collection[str]]
+    ) -> Page:
+        """Evaluate members (member_id -> causes); those held by somebody else are marked again."""
+        if not causes:
+            return Page(0, 0, {}, 0, 0)
+        locked = await evaluation.lock(connection, causes.keys())
+        missed = causes.keys() - locked.keys()
+        await due.put_back(connection, causes, missed)
+        if not locked:
+            return Page(len(causes), 0, {}, 0, len(missed))
+        as_of = await offsets.read_now(connection)
+        organizations = await evaluation.read_organizations(connection, set(locked.values()))
+        members = await self.reader.read(connection, locked, organizations, as_of)
+        members = await self._without_suspended(connection, members, organizations)
+        results = await self._decide(connection, members, causes, as_of)
+        await self.write(connection, results, as_of)
+        changes = Counter(
+            publication.change.cause
+            for result in results
+            for publication in result.outcome.publications
+            if publication.change is not None
+        )
+        publications = sum(len(r.outcome.publications) for r in results)
+        return Page(len(causes), len(results), changes, publications, len(missed))
+
+    async def write(
+        self, connection: Connection, results: Sequence[Result], recorded_at: datetime
+    ) -> None:
+        """Write results of members that the transaction holds."""
+        texts = {pair for result in results for pair in _texts_of(result.outcome)}
+        ids = await self.reader.explanations.ids(connection, texts)
+        await evaluation.write_results(connection, results, ids, recorded_at)
+
+    async def _without_suspended(
+        self,
+        connection: Connection,
+        members: Sequence[MemberCase],
+        organizations: Mapping[str, OrganizationState],
+    ) -> list[MemberCase]:
+        """Members of suspended organisations wait, except for those who leave."""
+        waiting = [
+            m
+            for m in members
+            if organizations[m.subject.org_id].status == "suspended" and not m.has_left
+        ]
+        if not waiting:
+            return list(members)
+        await evaluation.put_to_sleep(connection, [m.member_id for m in waiting])
+        skipped = {m.member_id for m in waiting}
+        return [m for m in members if m.member_id not in skipped]
+
+    async def _decide(
+        self,
+        connection: Connection,
+        members: Sequence[MemberCase],
+        causes: Mapping[int, Collection[str]],
+        as_of: datetime,
+    ) -> list[Result]:
+        closed: list[tuple[MemberCase, Outcome, Evaluation]] = []
+        for member in members:
+            # Two workers' clocks are one, but transactions begin before they get the lock.
+            at = max(as_of, member.standing.computed_at or as_of)
+            expired = close_expired(member.standing, at)
+            stored = expired.standing.stored_override
+            case = member.case._replace(override=None if stored is None else stored.override)
+            member = member._replace(case=case)
+            closed.append((member, expired, evaluate(case, at)))
+        opinions = await self._judge.judge(connection, [(m, e) for m, _, e in closed])
+        return [
+            decide(member, expired, evaluated, opinion, causes[member.member_id], as_of)
+            for (member, expired, evaluated), opinion in zip(closed, opinions, strict=True)
+        ]
+
+
+def decide(
+    member: MemberCase,
+    expired: Outcome,
+    evaluated: Evaluation,
+    opinion: Opinion,
+    causes: Collection[str],
+    recorded_at: datetime,
+    forced_cause: Cause | None = None,
+) -> Result:
+    """Settle one member and make its messages. `expired` is what `close_expired` gave."""
+    outcome = settle(
+        expired.standing,
+        member.case,
+        evaluated,
+        opinion.judgement,
+        causes=causes,
+        has_membership=member.has_membership,
+        verdict_key=opinion.verdict_key,
+        forced_cause=forced_cause,
+    )
+    outcome = Outcome(
+        outcome.standing,
+        expired.publications + outcome.publications,
+        expired.override_actions + outcome.override_actions,
+    )
+    thresholds = member.case.thresholds
+    messages = [
+        message_of(member.subject, publication, evaluated, thresholds, recorded_at)
+        for publication in outcome.publications
+    ]
+    due_at = wake_at(member.case, evaluated, outcome.standing)
+    return Result(member, evaluated, outcome, messages, due_at)
+
+
+def _texts_of(outcome: Outcome) -> list[Texts]:
+    published, stored = outcome.standing.published, outcome.standing.stored_override
+    found = [] if published.texts is None else [published.texts]
+    if stored is not None:
+        override = stored.override
+        found.append(override_texts(override.level, override.expires_at is not None))
+    return found

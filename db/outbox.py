@@ -1,0 +1,46 @@
+"""Published states on their way to Kafka: read in order, deleted once acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from db.pool import Connection
+
+SELECT_OLDEST: Final = """
+SELECT outbox_id, revision, created_at, message_key, level_body, change_body
+FROM outbox ORDER BY outbox_id LIMIT $1"""
+
+DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
+
+BACKLOG: Final = """
+SELECT count(*), coalesce(extract(epoch FROM engagement_now() - min(created_at)), 0)::float8
+FROM outbox"""
+
+
+class OutboxRow(NamedTuple):
+    """One published state. `level_body` None is the tombstone, `change_body` None no change."""
+
+    outbox_id: int
+    revision: int
+    created_at: datetime
+    message_key: str
+    level_body: bytes | None
+    change_body: bytes | None
+
+
+async def oldest(connection: Connection, limit: int) -> list[OutboxRow]:
+    """The oldest rows. Of one member they come in revision order, since its row was locked."""
+    return [OutboxRow(*row) for row in await connection.fetch(SELECT_OLDEST, limit)]
+
+
+async def delete_sent(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    """Forget rows that Kafka has acknowledged. Idempotent."""
+    await connection.execute(DELETE_SENT, [row.outbox_id for row in rows])
+
+
+async def backlog(connection: Connection) -> tuple[int, float]:
+    """Rows that wait, and the age of the oldest in seconds."""
+    count, age_s = await connection.fetchrow(BACKLOG)
+    return count, age_s

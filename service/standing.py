@@ -1,0 +1,277 @@
+"""What was last decided and published about a member, and how a new evaluation changes it.
+
+Pure. The caller reads `Standing` under a lock, gets back an `Outcome`, and writes all of it in one
+transaction: the new standing, at most one history row per publication, and the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from service.evaluation import Evaluation, level_began_at
+from service.levels import Level, Reason
+from service.records import Cause, Source
+from service.signals import Signals
+from service.texts import Texts
+from service.thresholds import Thresholds
+from service.timeline import Case, Override
+
+NO_SIGNALS: Final = Signals(0, None, 0, None, None, None, None)
+SYSTEM: Final = "system"
+
+
+class StoredOverride(NamedTuple):
+    """An override with its author and notes, which only administrators see."""
+
+    override: Override
+    overridden_by: str
+    notes: str
+
+
+class Published(NamedTuple):
+    """What consumers see, but for ids, revision and `computed_at`: equal means nothing to say.
+
+    `level` and everything else is None or empty while the member has no level. `level_since` is
+    kept then: the next change must not be dated before the last one.
+    """
+
+    level: Level | None
+    computed_level: Level | None
+    previous_level: Level | None
+    level_since: datetime | None
+    reason: Reason | None
+    computed_source: Source | None
+    signals: Signals
+    thresholds_version: int | None
+    activity_window_days: int | None
+    texts: Texts | None
+    override: Override | None
+    next_change_at: datetime | None
+    next_level_change_at: datetime | None
+    next_level: Level | None
+    model_version: str | None
+
+
+NOTHING_PUBLISHED: Final = Published(
+    None, None, None, None, None, None, NO_SIGNALS, None, None, None, None, None, None, None, None
+)  # fmt: skip
+
+
+class Standing(NamedTuple):
+    """The stored result of one member. `texts` in `published` are those of the computed level."""
+
+    revision: int
+    computed_at: datetime | None
+    published: Published
+    rules_level: Level | None = None
+    stored_override: StoredOverride | None = None
+    verdict_key: bytes | None = None
+
+
+class Judgement(NamedTuple):
+    """The computed level with its texts: the rules', or Claude's within what the guard allows."""
+
+    level: Level
+    texts: Texts
+    source: Source
+    model_version: str
+
+
+class Change(NamedTuple):
+    """One change of the shown level."""
+
+    from_level: Level | None
+    to_level: Level | None
+    cause: Cause
+    effective_at: datetime
+
+
+class OverrideAction(NamedTuple):
+    """One row of the override history."""
+
+    action: str
+    previous_level: Level | None
+    new_level: Level | None
+    notes: str | None
+    performed_by: str
+    expires_at: datetime | None
+
+
+class Publication(NamedTuple):
+    """One published state; `published.level` None is a tombstone."""
+
+    revision: int
+    published: Published
+    change: Change | None
+    shown_source: Source | None
+
+
+class Outcome(NamedTuple):
+    """What has to be written. `publications` are in revision order, two at the most."""
+
+    standing: Standing
+    publications: tuple[Publication, ...]
+    override_actions: tuple[OverrideAction, ...]
+
+
+def shown_source(published: Published) -> Source | None:
+    """Who decided the shown level."""
+    return Source.OVERRIDE if published.override is not None else published.computed_source
+
+
+def close_expired(standing: Standing, as_of: datetime) -> Outcome:
+    """End an override whose time has come, as a change of its own; otherwise nothing.
+
+    The level falls back to the computed one as it stands, from the instant of expiry on.
+    """
+    stored = standing.stored_override
+    if stored is None or stored.override.active_at(as_of):
+        return Outcome(standing, (), ())
+    expired = stored.override
+    published = standing.published
+    action = OverrideAction(
+        "expire", expired.level, published.computed_level, None, SYSTEM, expired.expires_at
+    )
+    assert expired.expires_at is not None
+    after = published._replace(override=None, level=published.computed_level)
+    change = None
+    if after.level != published.level:
+        effective_at = _not_before(expired.expires_at, published.level_since)
+        change = Change(published.level, after.level, Cause.OVERRIDE_EXPIRED, effective_at)
+        after = after._replace(previous_level=published.level, level_since=effective_at)
+    if change is None:
+        # Nothing moved: what is evaluated next tells that the override is gone.
+        return Outcome(standing._replace(stored_override=None), (), (action,))
+    revision = standing.revision + 1
+    publication = Publication(revision, after, change, shown_source(after))
+    ended = standing._replace(revision=revision, published=after, stored_override=None)
+    return Outcome(ended, (publication,), (action,))
+
+
+def settle(
+    before: Standing,
+    case: Case,
+    evaluation: Evaluation,
+    judgement: Judgement | None,
+    *,
+    causes: Collection[str],
+    has_membership: bool,
+    verdict_key: bytes | None = None,
+    forced_cause: Cause | None = None,
+) -> Outcome:
+    """What an evaluation comes to. `judgement` is None exactly when the member is not scored.
+
+    `before` has no expired override any more (`close_expired` comes first), and `case.override` is
+    that of `before`. `causes`: why the member was due (values of `Cause`). `forced_cause`: an
+    administrator's action that explains the change whatever else happened.
+    """
+    actions: tuple[OverrideAction, ...] = ()
+    stored = before.stored_override
+    if judgement is None:
+        after = NOTHING_PUBLISHED._replace(
+            signals=evaluation.signals,
+            level_since=before.published.level_since,
+            thresholds_version=case.thresholds.version,
+            activity_window_days=case.thresholds.activity_window_days,
+            next_change_at=evaluation.next_change_at,
+            next_level_change_at=evaluation.next_level_change_at,
+            next_level=evaluation.next_level,
+        )
+        if stored is not None:
+            actions = (OverrideAction("clear", stored.override.level, None, None, SYSTEM, None),)
+            stored = None
+    else:
+        after = _computed(before, case, evaluation, judgement, stored)
+    change = None
+    if after.level != before.published.level:
+        cause = forced_cause or _cause(before, after, causes, has_membership=has_membership)
+        effective_at = evaluation.as_of
+        if cause is Cause.TIME and before.computed_at is not None:
+            effective_at = level_began_at(case, before.computed_at, evaluation.as_of)
+        effective_at = _not_before(effective_at, before.published.level_since)
+        change = Change(before.published.level, after.level, cause, effective_at)
+        after = after._replace(level_since=effective_at)
+        if after.level is not None:
+            after = after._replace(previous_level=before.published.level)
+    publications: tuple[Publication, ...] = ()
+    revision = before.revision
+    if change is not None or (after.level is not None and after != before.published):
+        revision += 1
+        publications = (Publication(revision, after, change, shown_source(after)),)
+    standing = Standing(
+        revision,
+        evaluation.as_of,
+        after,
+        None if evaluation.ruling is None else evaluation.ruling.level,
+        stored,
+        verdict_key,
+    )
+    return Outcome(standing, publications, actions)
+
+
+def _computed(
+    before: Standing,
+    case: Case,
+    evaluation: Evaluation,
+    judgement: Judgement,
+    stored: StoredOverride | None,
+) -> Published:
+    assert evaluation.ruling is not None
+    thresholds: Thresholds = case.thresholds
+    override = None if stored is None else stored.override
+    return Published(
+        judgement.level if override is None else override.level,
+        judgement.level,
+        before.published.previous_level,
+        before.published.level_since,
+        evaluation.ruling.reason,
+        judgement.source,
+        evaluation.signals,
+        thresholds.version,
+        thresholds.activity_window_days,
+        judgement.texts,
+        override,
+        evaluation.next_change_at,
+        evaluation.next_level_change_at,
+        evaluation.next_level,
+        judgement.model_version,
+    )
+
+
+def _cause(
+    before: Standing, after: Published, causes: Collection[str], *, has_membership: bool
+) -> Cause:
+    first = before.published.level_since is None
+    if Cause.MEMBERSHIP in causes or (first and has_membership):
+        return Cause.MEMBERSHIP
+    known = before.published.thresholds_version
+    if known is not None and after.thresholds_version not in (None, known):
+        return Cause.THRESHOLDS
+    if Cause.SIGNALS in causes or first:
+        return Cause.SIGNALS
+    if Cause.CLASSIFIER in causes:
+        return Cause.CLASSIFIER
+    return Cause.TIME
+
+
+def _not_before(at: datetime, earliest: datetime | None) -> datetime:
+    return at if earliest is None or at >= earliest else earliest
+
+
+def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:
+    """When the member has to be looked at again if nothing arrives: a crossing, or an expiry."""
+    if not case.eligible:
+        return None
+    instants = [
+        at
+        for at in (
+            evaluation.next_change_at,
+            None if standing.stored_override is None
+            else standing.stored_override.override.expires_at,
+        )
+        if at is not None
+    ]  # fmt: skip
+    return min(instants, default=None)
+

@@ -1,0 +1,129 @@
+"""The Faust app: `faust -A streams.app worker -l info`, or `engagement worker`.
+
+Importing declares; nothing is opened before the app starts on its event loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+
+from service.errors import SettingsError
+from service.settings import Settings, load_settings
+from streams import agents, health, timers
+from streams.connection import tls_context
+from streams.runtime import Runtime
+from streams.transport import BatchApp, BatchConsumer
+
+
+class EngagementApp(BatchApp):
+    """The worker. Waits for its parts before it consumes; hands over when it stops."""
+
+    runtime: Runtime
+
+    async def on_first_start(self) -> None:
+        """Faust would create a data folder here; this service keeps nothing on disk."""
+
+    async def on_start(self) -> None:
+        """Wait for database and topics, then open; the consumer starts after this."""
+        self.runtime = Runtime(self.settings)
+        if await self.runtime.wait_for_parts(lambda: self.should_stop):
+            await self.runtime.open(ranges=self._ranges, crash=self.crash)
+            self.lanes = self.runtime.lanes
+            self.lanes.seek = cast(BatchConsumer, self.consumer).seek_claimed
+            await super().on_start()
+
+    async def on_started(self) -> None:
+        """Start evaluating and relaying beside the agents."""
+        await super().on_started()
+        if not self.should_stop:
+            self.runtime.start_loops(self.crash)
+
+    async def on_stop(self) -> None:
+        """Finish the batches in flight while the consumer still belongs to the group."""
+        if hasattr(self, "lanes"):
+            await self.lanes.release()
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Close what `on_start` opened."""
+        await super().on_shutdown()
+        if hasattr(self, "runtime"):
+            await self.runtime.close()
+
+    async def _ranges(self, tps: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
+        first = await self.consumer.earliest_offsets(*tps)
+        end = await self.consumer.highwaters(*tps)
+        return {tp: (first[tp], end[tp]) for tp in tps}
+
+    settings: Settings
+
+
+def build(settings: Settings) -> EngagementApp:
+    """An app for these settings; declares agents, timers and pages."""
+    made = EngagementApp(
+        settings.consumer_group,
+        broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        origin="streams",
+        autodiscover=False,
+        store="memory://",
+        stream_wait_empty=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        processing_guarantee="at_least_once",
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 5),
+        broker_request_timeout=90.0,
+        broker_rebalance_timeout=60.0,
+        broker_max_poll_interval=3600.0,
+        broker_max_poll_records=settings.batch_max_records * settings.active_partitions,
+        agent_supervisor="mode.CrashingSupervisor",
+        web_enabled=True,
+        web_bind=settings.worker_ops_host,
+        web_host=settings.worker_ops_host,
+        web_port=settings.worker_ops_port,
+        worker_redirect_stdouts=False,
+    )
+    made.settings = settings
+    agents.declare(made, settings)
+    timers.declare(made)
+    health.declare(made)
+
+    @made.on_partitions_revoked.connect
+    async def revoked(_app: Any, _revoked: set[TP], **_: Any) -> None:
+        if hasattr(made, "lanes"):
+            await made.runtime.commit_advisory(made.consumer.commit_advisory)
+            await made.lanes.release()
+
+    return made
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol = settings.kafka_security_protocol
+    context = tls_context(settings)
+    if protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    if protocol.startswith("SASL") and settings.kafka_sasl_password is not None:
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password.get_secret_value(),
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return None
+
+
+def _build_from_environment() -> EngagementApp:
+    try:
+        return build(load_settings())
+    except SettingsError as error:
+        sys.exit(f"wrong settings: {error}")
+
+
+app = _build_from_environment()

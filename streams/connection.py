@@ -1,0 +1,67 @@
+"""How to reach Kafka: addresses, TLS and SASL from the settings, for every client alike."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from service.errors import SettingsError
+from service.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def client_arguments(settings: Settings) -> dict[str, Any]:
+    """Arguments that every aiokafka client takes. Raises SettingsError on silent plaintext."""
+    protocol = settings.kafka_security_protocol
+    _refuse_plaintext(settings)
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": protocol,
+        "ssl_context": tls_context(settings),
+    }
+    if protocol.startswith("SASL"):
+        if settings.kafka_sasl_username is None or settings.kafka_sasl_password is None:
+            raise SettingsError(
+                "ENGAGEMENT_KAFKA_SASL_USERNAME and ENGAGEMENT_KAFKA_SASL_PASSWORD: needed for "
+                f"{protocol}"
+            )
+        arguments |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
+        }
+    return arguments
+
+
+def producer_arguments(settings: Settings) -> dict[str, Any]:
+    """Arguments of a producer that neither loses nor reorders."""
+    return {
+        **client_arguments(settings),
+        "acks": "all",
+        "enable_idempotence": True,
+        "request_timeout_ms": 15_000,
+        "max_batch_size": 256 * 1024,
+    }
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context for the brokers, or None where the protocol has no TLS."""
+    if settings.kafka_security_protocol not in ("SSL", "SASL_SSL"):
+        return None
+    context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
+    if settings.kafka_ssl_cert_file:
+        context.load_cert_chain(settings.kafka_ssl_cert_file, settings.kafka_ssl_key_file)
+    return context
+
+
+def _refuse_plaintext(settings: Settings) -> None:
+    if settings.kafka_security_protocol in ("SSL", "SASL_SSL") or settings.allow_plaintext:
+        return
+    hosts = [s.strip().rpartition(":")[0] for s in settings.kafka_bootstrap_servers.split(",")]
+    if any(host not in LOOPBACK for host in hosts):
+        raise SettingsError(
+            "KAFKA_BOOTSTRAP_SERVERS: no TLS to a host other than loopback; set "
+            "ENGAGEMENT_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, or "
+            "ENGAGEMENT_ALLOW_PLAINTEXT=true"
+        )

@@ -1,0 +1,88 @@
+"""Evaluates whoever is due, page by page, for as long as the worker runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from db.evaluating import Evaluating, Page
+from db.pool import Pool, transaction
+from service.errors import Retryable
+from service.metrics import METRICS
+from streams.backoff import Backoff
+
+log = structlog.get_logger(__name__)
+
+PAGE: Final = 1_000
+IDLE_POLL_S: Final = 1.0
+# While the intake works off a backlog a member may be marked by every batch: let marks gather.
+BUSY_INTERVAL_S: Final = 1.0
+STEP_TIMEOUT_S: Final = 60.0
+
+
+class Evaluator:
+    """One loop; a worker runs a few, so that deciding overlaps PostgreSQL's work."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        evaluating: Evaluating,
+        *,
+        intake_is_busy: Callable[[], bool],
+        published: Callable[[], None],
+    ) -> None:
+        """`published` is called after a commit that put messages into the outbox."""
+        self._pool = pool
+        self._evaluating = evaluating
+        self._intake_is_busy = intake_is_busy
+        self._published = published
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Somebody is due."""
+        self._wake.set()
+
+    async def run(self, should_stop: Callable[[], bool]) -> None:
+        """Evaluate until told to stop. An outage of the database only delays."""
+        backoff = Backoff(first_s=0.1, most_s=5.0)
+        while not should_stop():
+            try:
+                page = await asyncio.wait_for(self.step(), STEP_TIMEOUT_S)
+            except (Retryable, TimeoutError) as error:
+                METRICS.evaluation_retries.inc()
+                log.warning("evaluation_retried", action="retry", error=str(error))
+                await backoff.wait()
+                continue
+            backoff.reset()
+            if page.put_back and not page.evaluated:
+                await asyncio.sleep(0.02)
+            elif page.taken < PAGE:
+                await self._sleep()
+
+    async def step(self) -> Page:
+        """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
+        self._wake.clear()
+        started = time.perf_counter()
+        async with transaction(self._pool) as connection:
+            page = await self._evaluating.evaluate_due(connection, PAGE)
+        if page.publications:
+            self._published()
+        if page.evaluated:
+            METRICS.evaluated.inc(page.evaluated)
+            METRICS.evaluation_seconds.observe(time.perf_counter() - started)
+            for cause, count in page.changes.items():
+                METRICS.changes.labels(cause.value).inc(count)
+        return page
+
+    async def _sleep(self) -> None:
+        if self._intake_is_busy():
+            await asyncio.sleep(BUSY_INTERVAL_S)
+            return
+        try:
+            await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+        except TimeoutError:
+            return

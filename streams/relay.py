@@ -1,0 +1,206 @@
+"""From the outbox to the engagement topics: in order per key, at least once, fenced by Kafka.
+
+One worker relays at a time (a lease in PostgreSQL). One that was paused and wakes up late must not
+send old states after new ones: all relays share one transactional id, so that starting a relay ends
+the producer of the one before, at the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from db import dead_letters, leases, outbox
+from db.dead_letters import DeadLetterRow
+from db.outbox import OutboxRow
+from db.pool import Pool, acquired
+from service.errors import Retryable
+from service.metrics import METRICS
+from service.records import (
+    CHANGE_TYPE,
+    LEVEL_TYPE,
+    SOURCE,
+    change_id,
+    level_message_id,
+)
+from service.settings import Settings
+from streams.backoff import Backoff
+from streams.connection import producer_arguments
+
+log = structlog.get_logger(__name__)
+
+LEASE: Final = "relay"
+LEASE_TTL: Final = timedelta(seconds=20)
+PAGE: Final = 2_000
+IDLE_POLL_S: Final = 1.0
+STEP_TIMEOUT_S: Final = 45.0
+
+Header = tuple[str, bytes]
+
+
+class Relay:
+    """Sends what is in the outbox, and dead letters, for as long as it holds the lease."""
+
+    def __init__(self, pool: Pool, settings: Settings, owner: UUID) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._owner = owner
+        self._wake = asyncio.Event()
+        self._producer: AIOKafkaProducer | None = None
+        self.last_step_at: datetime | None = None
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._wake.set()
+
+    async def run(self, should_stop: Callable[[], bool]) -> None:
+        """Relay until told to stop. Outages of either side only delay."""
+        backoff = Backoff(first_s=0.2, most_s=5.0)
+        try:
+            while not should_stop():
+                try:
+                    sent = await asyncio.wait_for(self.step(), STEP_TIMEOUT_S)
+                    backoff.reset()
+                except (Retryable, KafkaError, TimeoutError) as error:
+                    METRICS.relay_errors.inc()
+                    log.warning("relay_failed", action="retry",
+                                error=f"{type(error).__name__}: {error}")  # fmt: skip
+                    await self._drop_producer()
+                    await backoff.wait()
+                    continue
+                if not sent:
+                    await self._sleep()
+        finally:
+            await self.stop()
+
+    async def step(self) -> int:
+        """Send one page; how many messages went out. Raises Retryable or KafkaError."""
+        self._wake.clear()
+        async with acquired(self._pool) as connection:
+            epoch = await leases.take(connection, LEASE, self._owner, LEASE_TTL)
+            if epoch is None:
+                await self._drop_producer()
+                return 0
+            rows = await outbox.oldest(connection, PAGE)
+            letters = await dead_letters.unpublished(connection, PAGE)
+        self.last_step_at = datetime.now(UTC)
+        if not rows and not letters:
+            return 0
+        sent = await self._send(rows, letters)
+        async with acquired(self._pool) as connection:
+            if rows:
+                await outbox.delete_sent(connection, rows)
+            if letters:
+                await dead_letters.mark_published(connection, letters)
+        return sent
+
+    async def stop(self) -> None:
+        """Let go of the producer and the lease, so that another worker takes over at once."""
+        await self._drop_producer()
+        try:
+            async with asyncio.timeout(3), acquired(self._pool) as connection:
+                await leases.give_up(connection, LEASE, self._owner)
+        except (Retryable, TimeoutError):
+            log.info("lease_left", action="stop", advice="it expires by itself")
+
+    async def _send(self, rows: list[OutboxRow], letters: list[DeadLetterRow]) -> int:
+        producer = await self._ready_producer()
+        settings = self._settings
+        pending = []
+        async with producer.transaction():
+            for row in rows:
+                key = row.message_key.encode()
+                if row.change_body is not None:
+                    pending.append(
+                        await producer.send(
+                            settings.topic_change, row.change_body, key,
+                            headers=_headers(row, CHANGE_TYPE, _change_id_of(row)),
+                        )  # fmt: skip
+                    )
+                pending.append(
+                    await producer.send(
+                        settings.topic_level, row.level_body, key,
+                        headers=_headers(
+                            row, LEVEL_TYPE, str(level_message_id(row.message_key, row.revision))
+                        ),
+                    )  # fmt: skip
+                )
+            for letter in letters:
+                pending.append(
+                    await producer.send(
+                        settings.topic_dead_letter, letter.value, letter.key,
+                        headers=_dead_letter_headers(letter),
+                    )  # fmt: skip
+                )
+            # Raises what the broker refused; the transaction is aborted then.
+            await asyncio.gather(*pending)
+        METRICS.published.labels(settings.topic_level).inc(len(rows))
+        METRICS.published.labels(settings.topic_change).inc(sum(r.change_body is not None for r in rows))
+        METRICS.published.labels(settings.topic_dead_letter).inc(len(letters))
+        return len(pending)
+
+    async def _ready_producer(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                **producer_arguments(self._settings),
+                transactional_id=f"{self._settings.consumer_group}-relay",
+                transaction_timeout_ms=30_000,
+                linger_ms=0,
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+            log.info("relay_started", action="relay")
+        return self._producer
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                await asyncio.wait_for(producer.stop(), 5.0)
+            except (KafkaError, TimeoutError) as error:
+                log.warning("producer_left", action="relay", error=str(error))
+
+    async def _sleep(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+        except TimeoutError:
+            return
+
+
+def _headers(row: OutboxRow, kind: str, identity: str) -> list[Header]:
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", identity.encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", kind.encode()),
+        ("ce_time", row.created_at.isoformat().replace("+00:00", "Z").encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+def _change_id_of(row: OutboxRow) -> str:
+    return str(change_id(row.message_key, row.revision))
+
+
+def _dead_letter_headers(letter: DeadLetterRow) -> list[tuple[str, Any]]:
+    failed_at = letter.failed_at or datetime.now(UTC)
+    return [
+        *letter.headers,
+        ("__streams.errors.topic", letter.topic.encode()),
+        ("__streams.errors.partition", str(letter.partition).encode()),
+        ("__streams.errors.offset", str(letter.offset).encode()),
+        ("__streams.errors.exception", letter.code.encode()),
+        ("__streams.errors.message", letter.message.encode()),
+        ("dlq-failed-at", failed_at.isoformat().replace("+00:00", "Z").encode()),
+    ]

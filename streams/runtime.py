@@ -1,0 +1,169 @@
+"""Everything a worker holds while it runs: pools, lanes, evaluators, relay. Built on its loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from db import evaluation, intake, migrate
+from db.evaluating import Evaluating, RulesJudge
+from db.evaluation import CaseReader
+from db.explanations import ExplanationCache
+from db.pool import Pool, acquired, open_pool
+from service.errors import Retryable
+from service.settings import Settings
+from streams.applying import BatchApplier
+from streams.backoff import Backoff
+from streams.evaluator import Evaluator
+from streams.lanes import Lanes
+from streams.positions import check_claim
+from streams.relay import Relay
+from streams.topics import input_topics, require_topics
+
+log = structlog.get_logger(__name__)
+
+EVALUATORS: Final = 2
+STOP_TIMEOUT_S: Final = 10.0
+
+Ranges = Callable[[Collection[TP]], Awaitable[Mapping[TP, tuple[int, int]]]]
+
+
+class Runtime:
+    """The parts of one worker. `open` before the consumer starts, `close` after it has stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.owner: UUID = uuid4()
+        self.schema_version = ""
+        self.intake_pool: Pool
+        self.work_pool: Pool
+        self.lanes: Lanes
+        self.evaluators: list[Evaluator] = []
+        self.relay: Relay
+        self._stopping = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def wait_for_parts(self, should_stop: Callable[[], bool]) -> bool:
+        """Wait until database, schema and topics are there; False when told to stop before."""
+        backoff = Backoff(first_s=0.5, most_s=5.0)
+        said = ""
+        while not should_stop():
+            try:
+                await self._require_parts()
+                return True
+            except Retryable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("waiting", action="wait", reason=said)
+            await backoff.wait()
+        return False
+
+    async def _require_parts(self) -> None:
+        pool = await open_pool(self.settings, purpose="check", size=1)
+        try:
+            async with acquired(pool) as connection:
+                self.schema_version = await migrate.require_current(connection)
+        finally:
+            pool.terminate()
+        await require_topics(self.settings)
+
+    async def open(
+        self, *, ranges: Ranges, crash: Callable[[BaseException], Awaitable[None]]
+    ) -> None:
+        """Open pools and build the parts; nothing runs yet."""
+        settings = self.settings
+        self.intake_pool = await open_pool(
+            settings,
+            purpose="intake",
+            size=settings.active_partitions + 2,
+            prepare=intake.prepare_connection,
+        )
+        self.work_pool = await open_pool(
+            settings,
+            purpose="work",
+            size=EVALUATORS + 4,
+            limits={"transaction_timeout": "60s", "statement_timeout": "50s"},
+            prepare=evaluation.prepare_connection,
+        )
+        applier = BatchApplier(
+            self.intake_pool,
+            kinds=input_topics(settings),
+            owner=self.owner,
+            max_future_skew=timedelta(seconds=settings.max_future_skew_s),
+            max_consecutive_failures=settings.dlq_max_consecutive,
+            erasure_memory=timedelta(days=settings.erasure_memory_days),
+            ranges=ranges,
+            check_claim=check_claim,
+            marked=self.wake_evaluators,
+        )
+        self.lanes = Lanes(
+            applier,
+            active_partitions=settings.active_partitions,
+            batch_max_records=settings.batch_max_records,
+            crash=crash,
+        )
+        self.relay = Relay(self.work_pool, settings, self.owner)
+        reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
+        self.evaluators = [
+            Evaluator(
+                self.work_pool,
+                Evaluating(reader, RulesJudge()),
+                intake_is_busy=lambda: self.lanes.is_saturated,
+                published=self._wake_relay,
+            )
+            for _ in range(EVALUATORS)
+        ]
+
+    def start_loops(self, crash: Callable[[BaseException], Awaitable[None]]) -> None:
+        """Start evaluators and relay. A defect in one of them ends the worker."""
+        for loop in [*self.evaluators, self.relay]:
+            self._loops.append(asyncio.create_task(self._guard(loop, crash)))
+
+    async def _guard(
+        self, loop: Any, crash: Callable[[BaseException], Awaitable[None]]
+    ) -> None:
+        try:
+            await loop.run(self._stopping.is_set)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("loop_failed", action="crash", loop=type(loop).__name__)
+            await crash(error)
+
+    async def close(self) -> None:
+        """Finish what is in flight, hand over, close. Bounded; safe to call twice."""
+        self._stopping.set()
+        self.wake_evaluators()
+        if hasattr(self, "relay"):
+            self._wake_relay()
+        if self._loops:
+            _, pending = await asyncio.wait(self._loops, timeout=STOP_TIMEOUT_S)
+            for task in pending:
+                task.cancel()
+        for pool in (getattr(self, "intake_pool", None), getattr(self, "work_pool", None)):
+            if pool is not None:
+                pool.terminate()
+
+    def wake_evaluators(self) -> None:
+        """Somebody is due."""
+        for evaluator in self.evaluators:
+            evaluator.wake()
+
+    def _wake_relay(self) -> None:
+        self.relay.wake()
+
+    async def commit_advisory(
+        self, commit: Callable[[Mapping[TP, int]], Awaitable[None]]
+    ) -> None:
+        """Tell Kafka how far we are; a failure is only worth a line."""
+        try:
+            await asyncio.wait_for(commit(self.lanes.applied), 10.0)
+        except (KafkaError, TimeoutError) as error:
+            log.info("advisory_commit_failed", action="commit", error=str(error))

@@ -1,0 +1,66 @@
+"""Faust's timers only tick; what is due is decided by rows in the database.
+
+A timer's body must not raise: Faust would take the whole worker down for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from db import due, outbox
+from db.pool import acquired
+from service.errors import Retryable
+from service.metrics import METRICS
+from streams.transport import BatchApp
+
+log = structlog.get_logger(__name__)
+
+ADVISORY_COMMIT_S: Final = 5.0
+GAUGES_S: Final = 5.0
+RESUME_CHECK_S: Final = 2.0
+
+
+def declare(app: Any) -> None:
+    """Declare the timers of a worker."""
+
+    @app.timer(interval=ADVISORY_COMMIT_S, name="advisory_commit")
+    async def advisory_commit() -> None:
+        await quietly(lambda: app.runtime.commit_advisory(app.consumer.commit_advisory))
+
+    @app.timer(interval=GAUGES_S, name="gauges")
+    async def gauges() -> None:
+        await quietly(lambda: measure(app))
+
+    @app.timer(interval=RESUME_CHECK_S, name="resumed_partitions")
+    async def resumed_partitions() -> None:
+        await quietly(app.lanes.reclaim_resumed)
+
+
+async def quietly(work: Callable[[], Awaitable[object]]) -> None:
+    """Do it; an outage is only worth a line, since the next tick tries again."""
+    try:
+        await work()
+    except (Retryable, KafkaError, TimeoutError) as error:
+        log.info("tick_failed", action="tick", error=str(error))
+
+
+async def measure(app: BatchApp) -> None:
+    """Set the gauges of backlog and lag."""
+    runtime = app.runtime
+    async with acquired(runtime.work_pool) as connection:
+        marks = await due.backlog(connection)
+        rows, age_s = await outbox.backlog(connection)
+    METRICS.due_members.set(marks.marks)
+    METRICS.due_age_seconds.set(marks.oldest_age_s)
+    METRICS.outbox_rows.set(rows)
+    METRICS.outbox_age_seconds.set(age_s)
+    METRICS.partitions_stopped.set(len(app.lanes.stopped))
+    METRICS.partitions_unclaimed.set(app.lanes.unclaimed)
+    for tp, applied in app.lanes.applied.items():
+        end = app.consumer.highwater(tp)
+        if end is not None:
+            METRICS.lag.labels(tp.topic, str(tp.partition)).set(max(0, end - applied))
