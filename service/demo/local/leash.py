@@ -260,16 +260,17 @@ def hold(folder: Path) -> IO[bytes]:
     """Lock the folder, so that no two owners use it, waiting for a former one's servers to end."""
     lock = (folder / "in-use").open("ab")
     deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
+    while time.monotonic() < deadline:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                tell(event="busy")
-                sys.exit(1)
-            time.sleep(0.05)
+            # No command comes before we hold the folder: something to read means the owner's end.
+            if select.select([sys.stdin], [], [], 0.05)[0]:
+                break
         else:
             return lock
+    tell(event="busy")
+    sys.exit(1)
 
 
 def main() -> None:
