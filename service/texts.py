@@ -209,6 +209,11 @@ def placeholders_in(template: str) -> set[str]:
     return set(_PLACEHOLDER.findall(template))
 
 
+def without_placeholders(template: str) -> str:
+    """The words around the placeholders."""
+    return _PLACEHOLDER.sub("", template)
+
+
 # ---------------------------------------------------------------------------------- rendering
 
 

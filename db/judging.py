@@ -1,0 +1,81 @@
+"""Judges of members within a transaction: Claude's stored verdicts where there are any.
+
+Nobody here talks to Claude; what is missing is put in the queue, and the classifier fills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from db import verdicts
+from db.evaluating import Opinion
+from db.evaluation import MemberCase
+from db.pool import Connection
+from service.classifier.judging import (
+    Question,
+    StoredVerdict,
+    by_rules,
+    judge,
+    kept_judgement,
+    question_for,
+)
+from service.classifier.metrics import CLAUDE_METRICS
+from service.evaluation import Evaluation
+
+
+class ClaudeJudge:
+    """For the worker: looks verdicts up and asks for those that are missing."""
+
+    def __init__(self, model: str, *, queue_limit: int = verdicts.QUEUE_LIMIT) -> None:
+        self._model = model
+        self._queue_limit = queue_limit
+
+    async def judge(
+        self, connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
+    ) -> Sequence[Opinion]:
+        """One opinion per case, in order; see `verdicts.look_up` for locks and statements."""
+        questions = [question_for(m.standing, m.case, e, self._model) for m, e in cases]
+        wanted = {q.key: q.situation for q in questions if q is not None}
+        # A key may come with and without its situation: what one member asks helps the other.
+        wanted |= {q.key: q.situation for q in questions if q is not None and q.situation}
+        found = await verdicts.look_up(
+            connection, wanted, self._model, queue_limit=self._queue_limit
+        )
+        return [
+            _opinion(member, evaluation, question, found)
+            for (member, evaluation), question in zip(cases, questions, strict=True)
+        ]
+
+
+class KeepingJudge:
+    """For whoever may not ask: Claude's judgement stays while the rules say the same.
+
+    The stored key is dropped, so that the worker's next evaluation looks the verdict up afresh;
+    mark the member due for it to be soon.
+    """
+
+    async def judge(
+        self, _connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
+    ) -> Sequence[Opinion]:
+        """One opinion per case, in order. No statement."""
+        return [
+            Opinion(None)
+            if evaluation.ruling is None
+            else Opinion(
+                kept_judgement(member.standing, member.case, evaluation) or by_rules(evaluation)
+            )
+            for member, evaluation in cases
+        ]
+
+
+def _opinion(
+    member: MemberCase,
+    evaluation: Evaluation,
+    question: Question | None,
+    found: dict[bytes, StoredVerdict],
+) -> Opinion:
+    if question is None:
+        return Opinion(None)
+    judged = judge(member.standing, member.case, evaluation, question, found.get(question.key))
+    CLAUDE_METRICS.lookups.labels(judged.lookup).inc()
+    return Opinion(judged.judgement, judged.verdict_key)
