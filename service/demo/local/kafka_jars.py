@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import truststore
 
 from service.demo.local import folders
 from service.demo.local.keeper import LocalServerError
@@ -69,12 +72,21 @@ def kafka_jars() -> Path:
 
 def _fetch_all(folder: Path) -> None:
     part = folder.with_name(f"{folder.name}.part")
-    jars = locked_jars()
     # A start that was stopped half-way left checked jars here: only the missing ones are fetched.
     (part / "jars").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        for _ in pool.map(lambda jar: _fetch(jar, part), jars):
-            pass
+    # Certificates that the machine trusts, a company's own for example, count. This has to come
+    # before jgo is imported, and nothing else of this process is to be changed by it.
+    truststore.inject_into_ssl()
+    jars = locked_jars()
+    print(f"fetching Apache Kafka {KAFKA_VERSION} ({len(jars)} jars, 45 MB), once", file=sys.stderr)
+    pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE)
+    try:
+        for fetched in [pool.submit(_fetch, jar, part) for jar in jars]:
+            fetched.result()
+    finally:
+        # After a failure or Ctrl-C what has not begun is left.
+        pool.shutdown(cancel_futures=True)
+        truststore.extract_from_ssl()
     shutil.rmtree(part / "repository", ignore_errors=True)
     (part / "jars").rename(folder)
     part.rmdir()
