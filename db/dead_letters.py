@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from db.pool import Connection
 
@@ -64,10 +64,7 @@ async def insert(connection: Connection, rows: Sequence[DeadLetterRow]) -> None:
 
 async def unpublished(connection: Connection, limit: int) -> list[DeadLetterRow]:
     """The oldest dead letters that are not on their topic yet."""
-    return [
-        DeadLetterRow(*row[:7], decode_headers(row[7]), *row[8:])
-        for row in await connection.fetch(SELECT_UNPUBLISHED, limit)
-    ]
+    return [_row(row) for row in await connection.fetch(SELECT_UNPUBLISHED, limit)]
 
 
 async def mark_published(connection: Connection, rows: Sequence[DeadLetterRow]) -> None:
@@ -77,6 +74,13 @@ async def mark_published(connection: Connection, rows: Sequence[DeadLetterRow]) 
         [r.topic for r in rows],
         [r.partition for r in rows],
         [r.offset for r in rows],
+    )
+
+
+def _row(row: Any) -> DeadLetterRow:
+    topic, partition, offset, code, message, key, value, headers, *rest = row
+    return DeadLetterRow(
+        topic, partition, offset, code, message, key, value, decode_headers(headers), *rest
     )
 
 

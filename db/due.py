@@ -118,7 +118,8 @@ async def mark_organization(connection: Connection, org_id: str, cause: str) -> 
 
 async def backlog(connection: Connection) -> Backlog:
     """How much waits, for metrics."""
-    return Backlog(*await connection.fetchrow(BACKLOG))
+    rows = await connection.fetch(BACKLOG)
+    return Backlog(*rows[0])
 
 
 async def any_due(connection: Connection) -> bool:

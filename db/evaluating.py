@@ -148,8 +148,7 @@ class Evaluating:
             expired = close_expired(member.standing, at)
             stored = expired.standing.stored_override
             case = member.case._replace(override=None if stored is None else stored.override)
-            member = member._replace(case=case)
-            closed.append((member, expired, evaluate(case, at)))
+            closed.append((member._replace(case=case), expired, evaluate(case, at)))
         opinions = await self._judge.judge(connection, [(m, e) for m, _, e in closed])
         return [
             decide(member, expired, evaluated, opinion, causes[member.member_id], as_of)

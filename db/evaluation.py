@@ -11,8 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import asyncpg
-
 from db.explanations import ExplanationCache
 from db.pool import Connection
 from service.classifier.templates import override_texts
@@ -180,7 +178,7 @@ class Result(NamedTuple):
     wake_at: datetime | None
 
 
-async def prepare_connection(connection: asyncpg.Connection) -> None:
+async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `read_cases` and `write_results`."""
     await connection.execute(PLAN_SETTINGS)
     await connection.execute(CREATE_STAGE)
@@ -264,7 +262,7 @@ class CaseReader:
             row[8],
             None if row[9] is None else Reason(row[9]),
             None if row[10] is None else Source(row[10]),
-            Signals(*row[11:17], None if row[17] is None else JoinedAtSource(row[17])),
+            Signals(row[11], row[12], row[13], row[14], row[15], row[16], _source(row[17])),
             row[18],
             row[19],
             None if row[20] is None else self.explanations.texts(row[20]),
@@ -290,6 +288,10 @@ class CaseReader:
         is_active = status == "active" or (status is None and self._implicit_membership)
         activity = Activity(attended, rsvps, profile, joined_at, source)
         return activity, status is not None, is_active
+
+
+def _source(value: str | None) -> JoinedAtSource | None:
+    return None if value is None else JoinedAtSource(value)
 
 
 def _level(value: str | None) -> Level | None:
@@ -369,14 +371,13 @@ def _publications(
             outbox.append((member.member_id, publication.revision, key, level_body, change_body))
             change, published = publication.change, publication.published
             if change is not None:
-                history.append(
-                    (
-                        identity, member.member_id, publication.revision, change.effective_at,
-                        recorded_at, org_id, user_id, change.from_level, change.to_level,
-                        change.cause, published.reason, published.computed_level,
-                        publication.shown_source,
-                    )  # fmt: skip
-                )
+                row = (
+                    identity, member.member_id, publication.revision, change.effective_at,
+                    recorded_at, org_id, user_id, change.from_level, change.to_level,
+                    change.cause, published.reason, published.computed_level,
+                    publication.shown_source,
+                )  # fmt: skip
+                history.append(row)
     return history, outbox
 
 

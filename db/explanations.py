@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Collection
 from typing import Final
 
-import asyncpg
-
+from db.pool import Connection
 from service.texts import Texts
 
 SELECT_BY_DIGEST: Final = """
@@ -26,9 +25,7 @@ def digest(texts: Texts) -> bytes:
     return hashlib.sha256(f"{texts.admin}\0{texts.user}".encode()).digest()
 
 
-async def explanation_ids(
-    connection: asyncpg.Connection, texts: Collection[Texts]
-) -> dict[Texts, int]:
+async def explanation_ids(connection: Connection, texts: Collection[Texts]) -> dict[Texts, int]:
     """The id of every pair; stores those that are new. Idempotent, at most three statements.
 
     Runs in the caller's transaction (READ COMMITTED): keep the ids only once it is committed.
@@ -48,7 +45,7 @@ async def explanation_ids(
     return {pair: found[key] for key, pair in wanted.items()}
 
 
-async def _select(connection: asyncpg.Connection, digests: Collection[bytes]) -> dict[bytes, int]:
+async def _select(connection: Connection, digests: Collection[bytes]) -> dict[bytes, int]:
     rows = await connection.fetch(SELECT_BY_DIGEST, list(digests))
     return {row["digest"]: row["explanation_id"] for row in rows}
 
@@ -64,9 +61,7 @@ class ExplanationCache:
         """The pair behind an id that `load` or `ids` has seen."""
         return self._texts[explanation_id]
 
-    async def load(
-        self, connection: asyncpg.Connection, explanation_ids_wanted: Collection[int]
-    ) -> None:
+    async def load(self, connection: Connection, explanation_ids_wanted: Collection[int]) -> None:
         """Make `texts` know these ids."""
         missing = [i for i in explanation_ids_wanted if i not in self._texts]
         if not missing:
@@ -74,9 +69,7 @@ class ExplanationCache:
         for number, admin, user in await connection.fetch(SELECT_BY_ID, missing):
             self._remember(number, Texts(admin, user))
 
-    async def ids(
-        self, connection: asyncpg.Connection, wanted: Collection[Texts]
-    ) -> dict[Texts, int]:
+    async def ids(self, connection: Connection, wanted: Collection[Texts]) -> dict[Texts, int]:
         """Ids of these pairs, stored where they are new.
 
         New ones are not remembered, since the caller's transaction may still roll back.

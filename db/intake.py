@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import asyncpg
-
 from db.pool import Connection
 from service.events import InputKind
 
@@ -248,7 +246,7 @@ class Applied(NamedTuple):
     marked: int
 
 
-async def prepare_connection(connection: asyncpg.Connection) -> None:
+async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `apply_rows`."""
     await connection.execute(PLAN_SETTINGS)
     await connection.execute(CREATE_STAGES)
@@ -272,15 +270,20 @@ class Intake:
         stage, add_members, merge = _STATEMENTS[kind]
         await connection.copy_records_to_table(stage, records=rows)
         if add_members is None:
-            return Applied(*(await connection.fetchrow(merge))[1:])
+            return (await self._merge(connection, merge))[1]
         if self._expect_new_members:
             await self._add_members(connection, add_members)
-        found, written, clashes, marked = await connection.fetchrow(merge)
+        found, applied = await self._merge(connection, merge)
         if found < len(rows):
             await self._add_members(connection, add_members)
-            _, *more = await connection.fetchrow(merge)
-            written, clashes, marked = written + more[0], clashes + more[1], marked + more[2]
-        return Applied(written, clashes, marked)
+            _, more = await self._merge(connection, merge)
+            applied = Applied(*(a + b for a, b in zip(applied, more, strict=True)))
+        return applied
+
+    async def _merge(self, connection: Connection, statement: str) -> tuple[int, Applied]:
+        rows = await connection.fetch(statement)
+        found, written, clashes, marked = rows[0]
+        return found, Applied(written, clashes, marked)
 
     async def _add_members(self, connection: Connection, statement: str) -> None:
         status = await connection.execute(statement)

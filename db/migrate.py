@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from db.pool import Connection
 from service.errors import EngagementError, NotReady
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -59,7 +60,7 @@ async def migrate(dsn: str) -> list[str]:
         await connection.execute("SET lock_timeout = '60s'")
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute(CREATE_TABLE)
-        applied = dict(await connection.fetch(SELECT_APPLIED))
+        applied = {row[0]: row[1] for row in await connection.fetch(SELECT_APPLIED)}
         done = []
         for migration in migrations():
             if migration.version in applied:
@@ -74,17 +75,16 @@ async def migrate(dsn: str) -> list[str]:
         await connection.close(timeout=5)
 
 
-async def require_current(connection: asyncpg.Connection) -> str:
+async def require_current(connection: Connection) -> str:
     """Return the schema version, or raise NotReady (behind) or MigrationDrift (changed)."""
     exists = await connection.fetchval(TABLE_EXISTS)
-    applied = dict(await connection.fetch(SELECT_APPLIED)) if exists else {}
+    rows = await connection.fetch(SELECT_APPLIED) if exists else []
+    applied = {row[0]: row[1] for row in rows}
     version = ""
     for migration in migrations():
         version = migration.version
         if version not in applied:
-            raise NotReady(
-                f"the database lacks schema version {version}: run `engagement migrate`"
-            )
+            raise NotReady(f"the database lacks schema version {version}: run `engagement migrate`")
         _check(migration, applied[version])
     return version
 

@@ -1,8 +1,8 @@
 """How far each partition is applied, and who may apply it: the truth about offsets.
 
-A claim raises the partition's epoch; a batch moves `next_offset` only under the epoch it was claimed
-with and only from where it starts. Both belong to the transaction that applies the batch, so a
-worker that was paused, cut off or replaced can neither apply twice nor skip.
+A claim raises the partition's epoch; a batch moves `next_offset` only under the epoch it was
+claimed with and only from where it starts. Both belong to the transaction that applies the batch,
+so a worker that was paused, cut off or replaced can neither apply twice nor skip.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ SET next_offset = $5, consecutive_failures = $6, fingerprint = $7, updated_at = 
 WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4
 RETURNING engagement_now()"""
 
-SELECT_ONE: Final = "SELECT next_offset, epoch FROM stream_offset WHERE topic = $1 AND partition = $2"
+SELECT_ONE: Final = (
+    "SELECT next_offset, epoch FROM stream_offset WHERE topic = $1 AND partition = $2"
+)
 
 SELECT_ALL: Final = """
 SELECT topic, partition, next_offset, epoch, owner, generation, consecutive_failures, stopped_at,

@@ -42,5 +42,6 @@ async def delete_sent(connection: Connection, rows: Sequence[OutboxRow]) -> None
 
 async def backlog(connection: Connection) -> tuple[int, float]:
     """Rows that wait, and the age of the oldest in seconds."""
-    count, age_s = await connection.fetchrow(BACKLOG)
+    rows = await connection.fetch(BACKLOG)
+    count, age_s = rows[0]
     return count, age_s

@@ -44,7 +44,7 @@ async def open_pool(
     purpose: str,
     size: int,
     limits: dict[str, str] | None = None,
-    prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+    prepare: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> Pool:
     """A pool of `size` connections that open when first needed.
 
@@ -52,7 +52,7 @@ async def open_pool(
     state then stays (no reset between uses). Raises Retryable when the database is away.
     """
 
-    async def keep_session(_: asyncpg.Connection) -> None:
+    async def keep_session(_: Connection) -> None:
         return None
 
     with translated():
@@ -64,7 +64,7 @@ async def open_pool(
             command_timeout=60,
             max_inactive_connection_lifetime=300,
             statement_cache_size=200,
-            init=prepare,
+            init=prepare,  # type: ignore[arg-type]  # the stubs ask for a keyword-only protocol
             reset=keep_session,
             server_settings={
                 **SERVER_LIMITS,

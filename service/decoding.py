@@ -1,7 +1,7 @@
 """One input record from bytes, or the dead-letter code that says why it can never be applied.
 
-The checks run in the order of the codes: size, presence, JSON, schema, ids, offsets of times. That a
-time is too far ahead is found where the database's clock is known.
+The checks run in the order of the codes: size, presence, JSON, schema, ids, offsets of times. That
+a time is too far ahead is found where the database's clock is known.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def _parse(value: bytes) -> object:
 
 
 def _ce_id(headers: Headers) -> str | None:
+    found = None
     for name, value in headers:
         if name == "ce_id" and value is not None:
-            return value.decode("utf-8", "replace")
-    return None
+            found = value.decode("utf-8", "replace")
+    return found
 
 
 def _check_ids(record: InputRecord) -> None:

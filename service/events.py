@@ -19,7 +19,7 @@ MAX_VALUE_BYTES: Final = 64 * 1024
 
 # RFC 3339 with or without an offset; a missing offset has a code of its own.
 _TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
 )
 
 
@@ -60,13 +60,9 @@ def _without_nul(value: object) -> object:
 
 
 # Ids are checked after the types, since a bad id has a code of its own.
-Id = Annotated[
-    str, Field(json_schema_extra={"pattern": f"^{ID_PATTERN}$", "maxLength": 128})
-]
+Id = Annotated[str, Field(json_schema_extra={"pattern": f"^{ID_PATTERN}$", "maxLength": 128})]
 Instant = Annotated[datetime, BeforeValidator(parse_instant, json_schema_input_type=datetime)]
-Text = Annotated[
-    str, StringConstraints(max_length=MAX_TEXT_LENGTH), BeforeValidator(_without_nul)
-]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH), BeforeValidator(_without_nul)]
 
 
 class InputRecord(BaseModel):

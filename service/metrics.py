@@ -48,8 +48,16 @@ class Metrics:
         self.due_age_seconds = Gauge("engagement_due_age_seconds", "Age of the oldest mark")
         self.published = Counter("engagement_published", "Records published", ["topic"])
         self.outbox_rows = Gauge("engagement_outbox_rows", "Published states that wait to be sent")
-        self.outbox_age_seconds = Gauge("engagement_outbox_age_seconds", "Age of the oldest of them")
+        self.outbox_age_seconds = Gauge(
+            "engagement_outbox_age_seconds", "Age of the oldest of them"
+        )
         self.relay_errors = Counter("engagement_relay_errors", "Attempts to publish that failed")
+        self.http_requests = Counter(
+            "engagement_http_requests", "HTTP requests", ["method", "route", "status"]
+        )
+        self.http_seconds = Histogram(
+            "engagement_http_seconds", "Time to answer", ["method", "route"], buckets=seconds
+        )
 
 
 METRICS: Final = Metrics()

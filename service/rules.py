@@ -1,12 +1,14 @@
 """The six rules. The first that matches decides; the last one always does.
 
-| # | level          | when                                                    | reason              |
-| 1 | highly_engaged | events >= highly_engaged_min_events                     | frequent_attendance |
-| 2 | new            | joined within new_member_days                           | recently_joined     |
-| 3 | moderate       | events >= moderate_min_events                           | some_attendance     |
-| 4 | inactive       | latest activity or joining inactive_after_days+ ago     | no_activity         |
-| 5 | at_risk        | otherwise, has attended before                          | lapsed              |
-| 6 | at_risk        | otherwise                                               | never_attended      |
+| # | level          | when                                              | reason              |
+| 1 | highly_engaged | events >= highly_engaged_min_events               | frequent_attendance |
+| 2 | new            | joined within new_member_days                     | recently_joined     |
+| 3 | moderate       | events >= moderate_min_events                     | some_attendance     |
+| 4 | inactive       | latest activity inactive_after_days or more ago   | no_activity         |
+| 5 | at_risk        | otherwise, has attended before                    | lapsed              |
+| 6 | at_risk        | otherwise                                         | never_attended      |
+
+Joining counts as activity for rule 4.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Dates(NamedTuple):
     recent: Sequence[datetime] = ()
     before: datetime | None = None
 
-    def count(self, as_of: datetime, window: timedelta) -> int:
+    def number_within(self, as_of: datetime, window: timedelta) -> int:
         """How many lie within `window` before `as_of`."""
         recent = self.recent
         if not recent:
@@ -85,9 +85,9 @@ def signals_at(activity: Activity, window: timedelta, as_of: datetime) -> Signal
     """The signals at `as_of`, counting within `window`."""
     attended, rsvps, profile, joined_at, joined_at_source = activity
     return Signals(
-        attended.count(as_of, window),
+        attended.number_within(as_of, window),
         attended.latest(as_of),
-        rsvps.count(as_of, window),
+        rsvps.number_within(as_of, window),
         rsvps.latest(as_of),
         profile.latest(as_of),
         joined_at,

@@ -179,7 +179,8 @@ def settle(
             next_level_change_at=evaluation.next_level_change_at,
             next_level=evaluation.next_level,
         )
-        if stored is not None:
+        # Corrections may take a score away for a while; only leaving ends the override.
+        if stored is not None and not case.eligible:
             actions = (OverrideAction("clear", stored.override.level, None, None, SYSTEM, None),)
             stored = None
     else:
@@ -274,4 +275,3 @@ def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime 
         if at is not None
     ]  # fmt: skip
     return min(instants, default=None)
-

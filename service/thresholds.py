@@ -44,7 +44,7 @@ def check(thresholds: Thresholds) -> Thresholds:
     """Return the thresholds unchanged, or raise InvalidThresholds naming the field at fault."""
     high, low = thresholds.highly_engaged_min_events, thresholds.moderate_min_events
     problems: list[tuple[str, str]] = []
-    if not 1 <= low:
+    if not low >= 1:
         problems.append(("moderate_min_events", "must be at least 1"))
     if not low < high <= MAX_EVENTS:
         problems.append(

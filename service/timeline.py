@@ -88,13 +88,13 @@ def _next_change_of(dates: Dates, thresholds: Thresholds, after: datetime) -> da
     recent, window = dates.recent, thresholds.window
     if not recent:
         return None
-    count = dates.count(after, window)
+    count = dates.number_within(after, window)
     if recent[-1] <= after:
         # Nothing ahead: the oldest one that still counts leaves first.
         return recent[len(recent) - count] + window if count else None
     instants = {at for at in recent if at > after}
     instants.update(at + window for at in recent if at + window > after)
-    return next((at for at in sorted(instants) if dates.count(at, window) != count), None)
+    return next((at for at in sorted(instants) if dates.number_within(at, window) != count), None)
 
 
 def _anything_ahead(activity: Activity, after: datetime) -> bool:
@@ -112,7 +112,7 @@ def _settled_steps(case: Case, after: datetime) -> Iterator[Step]:
     activity, thresholds, _, override = case
     assert activity.joined_at is not None
     recent = activity.attended.recent
-    count = activity.attended.count(after, thresholds.window)
+    count = activity.attended.number_within(after, thresholds.window)
 
     def falls_below(minimum: int) -> datetime:
         return recent[len(recent) - minimum] + thresholds.window if count >= minimum else after

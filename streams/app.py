@@ -23,7 +23,13 @@ from streams.transport import BatchApp, BatchConsumer
 class EngagementApp(BatchApp):
     """The worker. Waits for its parts before it consumes; hands over when it stops."""
 
+    settings: Settings
     runtime: Runtime
+
+    @property
+    def batch_consumer(self) -> BatchConsumer:
+        """The consumer by its own type."""
+        return cast("BatchConsumer", self.consumer)
 
     async def on_first_start(self) -> None:
         """Faust would create a data folder here; this service keeps nothing on disk."""
@@ -34,7 +40,7 @@ class EngagementApp(BatchApp):
         if await self.runtime.wait_for_parts(lambda: self.should_stop):
             await self.runtime.open(ranges=self._ranges, crash=self.crash)
             self.lanes = self.runtime.lanes
-            self.lanes.seek = cast(BatchConsumer, self.consumer).seek_claimed
+            self.lanes.seek = self.batch_consumer.seek_claimed
             await super().on_start()
 
     async def on_started(self) -> None:
@@ -60,14 +66,14 @@ class EngagementApp(BatchApp):
         end = await self.consumer.highwaters(*tps)
         return {tp: (first[tp], end[tp]) for tp in tps}
 
-    settings: Settings
-
 
 def build(settings: Settings) -> EngagementApp:
     """An app for these settings; declares agents, timers and pages."""
     made = EngagementApp(
         settings.consumer_group,
-        broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+        broker=[
+            f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")
+        ],
         broker_credentials=_credentials(settings),
         origin="streams",
         autodiscover=False,
@@ -95,10 +101,10 @@ def build(settings: Settings) -> EngagementApp:
     timers.declare(made)
     health.declare(made)
 
-    @made.on_partitions_revoked.connect
+    @made.on_partitions_revoked.connect  # type: ignore[arg-type]  # mode's callback types
     async def revoked(_app: Any, _revoked: set[TP], **_: Any) -> None:
         if hasattr(made, "lanes"):
-            await made.runtime.commit_advisory(made.consumer.commit_advisory)
+            await made.runtime.commit_advisory(made.batch_consumer.commit_advisory)
             await made.lanes.release()
 
     return made

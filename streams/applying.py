@@ -21,7 +21,7 @@ from db.dead_letters import DeadLetterRow
 from db.errors import DataRefused
 from db.intake import Intake
 from db.offsets import Claim
-from db.pool import Connection, Pool, acquired, transaction
+from db.pool import Pool, acquired, transaction
 from service.decoding import is_id
 from service.errors import PartitionLost
 from service.events import InputKind
@@ -41,7 +41,7 @@ class ClockMoved(Exception):
 class BatchApplier:
     """The way of a batch into the database. One for all lanes of a worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one place puts the worker together
         self,
         pool: Pool,
         *,
@@ -85,9 +85,8 @@ class BatchApplier:
         held = {}
         for claim in claims:
             tp = TP(claim.topic, claim.partition)
-            claim = await self._check_claim(self._pool, claim, ranges[tp])
+            held[tp] = await self._check_claim(self._pool, claim, ranges[tp])
             self._failures[tp] = (claim.epoch, claim.consecutive_failures)
-            held[tp] = claim
         log.info("claimed", action="claim", partitions=len(held), generation=generation)
         return held
 
@@ -98,19 +97,19 @@ class BatchApplier:
         started = time.perf_counter()
         refused: frozenset[int] = frozenset()
         while True:
-            decoded = self._decode(claim, batch, refused)
+            decoded = self._decode(batch, refused)
             try:
                 await self._commit(claim, batch, decoded)
                 break
             except ClockMoved:
                 continue
             except DataRefused as error:
-                culprits = await self._find_refused(claim, batch)
+                culprits = await self._find_refused(batch)
                 if not culprits - refused:
                     # The records pass one by one: not their fault, so not a dead letter.
                     raise RuntimeError(f"the database refuses a batch: {error}") from error
                 refused |= culprits
-        self._count(claim, batch, decoded, time.perf_counter() - started)
+        self._count(batch, decoded, time.perf_counter() - started)
         return decoded.stop_after is None
 
     async def is_stopped(self, claim: Claim) -> bool:
@@ -126,18 +125,16 @@ class BatchApplier:
             raise PartitionLost(f"{claim.topic}/{claim.partition} was claimed by another worker")
         return stored.next_offset > batch.start
 
-    def _decode(self, claim: Claim, batch: Batch, refused: Collection[int]) -> Decoded:
+    def _decode(self, batch: Batch, refused: Collection[int]) -> Decoded:
         kind = self._kinds[batch.topic]
-        records = batch.records
-        decoded = decode_batch(
+        return decode_batch(
             kind,
-            records,
+            batch.records,
             latest_allowed=self._now() + self._max_future_skew,
             consecutive_failures=self._failures[TP(batch.topic, batch.partition)][1],
             max_consecutive_failures=self._max_consecutive_failures,
             rejected=refused,
         )
-        return decoded
 
     async def _commit(self, claim: Claim, batch: Batch, decoded: Decoded) -> None:
         kind = decoded.kind
@@ -176,7 +173,7 @@ class BatchApplier:
         if applied.marked or decoded.erasures or decoded.refusals:
             self._marked()
 
-    async def _find_refused(self, claim: Claim, batch: Batch) -> frozenset[int]:
+    async def _find_refused(self, batch: Batch) -> frozenset[int]:
         """Offsets of the records that the database refuses on their own, by bisection."""
         culprits: set[int] = set()
         pending = [list(batch.records)]
@@ -218,7 +215,7 @@ class BatchApplier:
     def _set_clock(self, now: datetime) -> None:
         self._clock = (now, time.monotonic())
 
-    def _count(self, claim: Claim, batch: Batch, decoded: Decoded, seconds: float) -> None:
+    def _count(self, batch: Batch, decoded: Decoded, seconds: float) -> None:
         METRICS.batch_seconds.labels(batch.topic).observe(seconds)
         METRICS.records.labels(batch.topic, "applied").inc(decoded.accepted)
         if decoded.clashes:
@@ -265,4 +262,3 @@ def _subject(key: bytes | None) -> tuple[str | None, str | None]:
     if colon and is_id(first) and is_id(second):
         return first, second
     return None, first if not colon and is_id(first) else None
-

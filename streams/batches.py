@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Batch(NamedTuple):
-    """Records of one partition: every record with start <= offset < end that the topic still has."""
+    """Records of one partition: all that the topic has with start <= offset < end."""
 
     topic: str
     partition: int

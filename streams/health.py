@@ -19,7 +19,7 @@ def declare(app: Any) -> None:
     """Declare the pages."""
 
     @app.page("/livez")
-    async def livez(self: Any, request: Any) -> Any:
+    async def livez(self: Any, _request: Any) -> Any:
         silence_s = time.monotonic() - app.lanes.last_polled_at
         alive = silence_s < POLL_SILENCE_S or app.rebalancing
         return self.json(
@@ -28,7 +28,7 @@ def declare(app: Any) -> None:
         )
 
     @app.page("/readyz")
-    async def readyz(self: Any, request: Any) -> Any:
+    async def readyz(self: Any, _request: Any) -> Any:
         checks = readiness(app)
         ready = all(value == "ok" for value in checks.values())
         return self.json(
@@ -38,7 +38,7 @@ def declare(app: Any) -> None:
         )  # fmt: skip
 
     @app.page("/metrics")
-    async def metrics(self: Any, request: Any) -> Any:
+    async def metrics(self: Any, _request: Any) -> Any:
         return self.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST.split(";")[0])
 
 

@@ -13,11 +13,21 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Annotated, Any, Final, NamedTuple, Protocol, Union, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NamedTuple,
+    Never,
+    Protocol,
+    Union,
+    get_args,
+    get_type_hints,
+)
 
 import msgspec
 
-from service.decoding import decode, decode_erasure
+from service.decoding import decode, decode_erasure, is_id
 from service.errors import DeadLetter, DeadLetterCode
 from service.events import (
     ID_PATTERN,
@@ -59,6 +69,10 @@ class Erasure(NamedTuple):
     erased_at: datetime
 
 
+_FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
+_LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
+
+
 @dataclass(slots=True)
 class Decoded:
     """What a batch comes to.
@@ -79,8 +93,8 @@ class Decoded:
     accepted: int = 0
     consecutive_failures: int = 0
     stop_after: int | None = None
-    latest_accepted: datetime = datetime.min.replace(tzinfo=UTC)
-    earliest_refused: datetime = datetime.max.replace(tzinfo=UTC)
+    latest_accepted: datetime = _FIRST_INSTANT
+    earliest_refused: datetime = _LAST_INSTANT
 
     def holds_at(self, latest_allowed: datetime) -> bool:
         """Whether decoding with this limit would have come to the same."""
@@ -165,9 +179,9 @@ _ID_FIELDS: Final = {
 }
 _IDS: Final = re.compile(rf"(?:{ID_PATTERN}+\n)*+", re.ASCII)
 
-# Times that msgspec reads otherwise than we do: it rounds beyond microseconds, and accepts offsets
-# without a colon.
-_OTHER_TIMES: Final = re.compile(rb':\d\d(?:[.]\d{7}|[.\d]*[+-]\d{4}")')
+# Times that msgspec reads otherwise than we do: it rounds beyond microseconds, accepts offsets
+# without a colon, and a space between date and time.
+_OTHER_TIMES: Final = re.compile(rb':\d\d(?:[.]\d{7}|[.\d]*[+-]\d{4}")|-\d\d \d\d:')
 
 
 def decode_batch(
@@ -181,9 +195,8 @@ def decode_batch(
 ) -> Decoded:
     """Decode `records` in order. Times after `latest_allowed` are refused as future-dated.
 
-    Offsets in `rejected` are those of records that the database does not take.
-
-    Stops looking after the refusal that makes `max_consecutive_failures` in a row.
+    Offsets in `rejected` are those of records that the database does not take. Stops looking after
+    the refusal that makes `max_consecutive_failures` in a row.
     """
     decoded = Decoded(kind)
     rows = _decode_all(kind, records)
@@ -191,19 +204,16 @@ def decode_batch(
     accepted: list[Row] = []
     times = _TIME_FIELDS[kind]
     latest_accepted = decoded.latest_accepted
-    for record, row in zip(records, rows, strict=True):
+    for record, plain_row in zip(records, rows, strict=True):
         try:
-            if row is None:
-                row = _decode_one(kind, record, decoded)
+            row = plain_row or _decode_one(kind, record, decoded, latest_allowed)
             if row is not None:
                 latest = max([row[position] for position in times])
                 if latest > latest_allowed:
-                    decoded.earliest_refused = min(decoded.earliest_refused, latest)
-                    raise DeadLetter(DeadLetterCode.FUTURE_DATED, "a time is too far ahead")
+                    _refuse_future(decoded, latest)
                 if rejected and record.offset in rejected:
-                    raise DeadLetter(DeadLetterCode.REJECTED, "the database refuses its values")
-                if latest > latest_accepted:
-                    latest_accepted = latest
+                    _refuse(DeadLetterCode.REJECTED, "the database refuses its values")
+                latest_accepted = max(latest_accepted, latest)
                 accepted.append(row)
             decoded.accepted += 1
             failures = 0
@@ -214,9 +224,18 @@ def decode_batch(
                 decoded.stop_after = record.offset
                 break
     decoded.consecutive_failures = failures
-    decoded.latest_accepted = latest_accepted
+    decoded.latest_accepted = max(decoded.latest_accepted, latest_accepted)
     decoded.rows, decoded.clashes = newest(kind, accepted)
     return decoded
+
+
+def _refuse(code: DeadLetterCode, message: str) -> Never:
+    raise DeadLetter(code, message)
+
+
+def _refuse_future(decoded: Decoded, at: datetime) -> Never:
+    decoded.earliest_refused = min(decoded.earliest_refused, at)
+    _refuse(DeadLetterCode.FUTURE_DATED, "a time is too far ahead")
 
 
 def newest(kind: InputKind, rows: Iterable[Row]) -> tuple[list[Row], int]:
@@ -256,10 +275,8 @@ def _decode_all(kind: InputKind, records: Sequence[RawRecord]) -> list[Row | Non
     return rows
 
 
-def _drop_doubtful(
-    kind: InputKind, records: Sequence[RawRecord], rows: list[Row | None]
-) -> None:
-    """Set to None whatever has to be judged by the models. Whole-batch checks first: they are cheap."""
+def _drop_doubtful(kind: InputKind, records: Sequence[RawRecord], rows: list[Row | None]) -> None:
+    """Set to None whatever the models have to judge; checks of the whole batch come first."""
     ids_of = _ID_FIELDS[kind]
     ids = [part for row in rows if row is not None for part in ids_of(row)]
     joined = "\n".join(ids) + "\n" if ids else ""
@@ -269,15 +286,12 @@ def _drop_doubtful(
     text_of = _TEXT_FIELDS.get(kind)
     times = _TIME_FIELDS[kind]
     for index, row in enumerate(rows):
-        if row is None:
-            continue
-        if not ids_fine and not all(_IDS.fullmatch(part + "\n") for part in ids_of(row)):
-            rows[index] = None
-        elif not bytes_fine and not _plain(records[index].value or b""):
-            rows[index] = None
-        elif text_of is not None and "\0" in (text_of(row) or ""):
-            rows[index] = None
-        elif any(row[position].tzinfo is not UTC for position in times):
+        if row is not None and (
+            any(row[position].tzinfo is not UTC for position in times)
+            or (not ids_fine and not all(is_id(part) for part in ids_of(row)))
+            or (not bytes_fine and not _plain(records[index].value or b""))
+            or (text_of is not None and "\0" in (text_of(row) or ""))
+        ):
             rows[index] = None
 
 
@@ -289,11 +303,16 @@ def _plain(value: bytes) -> bool:
     return _OTHER_TIMES.search(value) is None
 
 
-def _decode_one(kind: InputKind, record: RawRecord, decoded: Decoded) -> Row | None:
+def _decode_one(
+    kind: InputKind, record: RawRecord, decoded: Decoded, latest_allowed: datetime
+) -> Row | None:
     """The row by the models themselves; None for an erasure. Raises DeadLetter."""
     if record.value is None and kind is InputKind.MEMBERSHIP:
         org_id, user_id = decode_erasure(record.key)
         erased_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        if erased_at > latest_allowed:
+            _refuse_future(decoded, erased_at)
+        decoded.latest_accepted = max(decoded.latest_accepted, erased_at)
         decoded.erasures.append(Erasure(org_id, user_id, erased_at))
         return None
     model = decode(kind, record.value, record.headers)

@@ -1,12 +1,12 @@
 """One lane per claimed partition: batches in order, one transaction each, under the claim's epoch.
 
 Lanes are independent; a bounded number of them works at once, so that decoding one batch overlaps
-PostgreSQL's work on another. A lane holds at most two batches, and only partitions whose lane has
+PostgreSQL's work on another. A lane holds at most two batches; only partitions whose lane has
 room are fetched: that is the whole back-pressure.
 
-What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where the
-database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while the
-group still assigns the partition to us.
+What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where
+the database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while
+the group still assigns the partition to us.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -26,6 +26,8 @@ from service.errors import PartitionLost, Retryable
 from service.metrics import METRICS
 from streams.backoff import Backoff
 from streams.batches import Batch
+
+Crash = Callable[[BaseException], Coroutine[object, object, None]]
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +50,6 @@ class Applier(Protocol):
         `doubtful`: an earlier attempt may have committed.
         """
         ...
-
 
     async def is_stopped(self, claim: Claim) -> bool:
         """Whether the partition still stands stopped in the database. Raises Retryable."""
@@ -78,7 +79,7 @@ class Lanes:
         *,
         active_partitions: int,
         batch_max_records: int,
-        crash: Callable[[BaseException], Awaitable[None]],
+        crash: Crash,
     ) -> None:
         self.batch_max_records = batch_max_records
         self.seek: Callable[[Mapping[TP, int]], Awaitable[None]] | None = None
@@ -212,17 +213,17 @@ class Lanes:
                     await self.seek(offsets)
             except Retryable as error:
                 log.warning("claim_failed", action="claim", error=str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a defect ends the worker, loudly
                 await self._crash(error)
                 return
 
     async def reclaim_resumed(self) -> None:
         """Claim stopped partitions anew that somebody has resumed. Raises Retryable."""
         for tp, lane in list(self._lanes.items()):
-            if lane.stopped and not await self._applier.is_stopped(lane.claim):
-                if self._lanes.pop(tp, None) is lane:
-                    self._unclaimed.add(tp)
-                    self._start_claimer()
+            resumed = lane.stopped and not await self._applier.is_stopped(lane.claim)
+            if resumed and self._lanes.pop(tp, None) is lane:
+                self._unclaimed.add(tp)
+                self._start_claimer()
 
     # ------------------------------------------------------------------ work
 
@@ -256,8 +257,10 @@ class Lanes:
                 return await self._applier.apply(lane.claim, batch, doubtful=doubtful)
             except Retryable as error:
                 METRICS.intake_retries.inc()
-                log.warning("batch_retried", action="retry", topic=batch.topic,
-                            partition=batch.partition, start=batch.start, error=str(error))  # fmt: skip
+                log.warning(
+                    "batch_retried", action="retry", topic=batch.topic, partition=batch.partition,
+                    start=batch.start, error=str(error),
+                )  # fmt: skip
                 doubtful = True
                 if lane.stopped:
                     # Revoked meanwhile: whoever owns the partition next knows what is stored.

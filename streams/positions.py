@@ -34,8 +34,10 @@ async def check_claim(pool: Pool, claim: Claim, available: tuple[int, int]) -> C
             )
             stopped_at = await offsets.stop(connection, claim)
         return claim._replace(stopped_at=stopped_at)
-    log.error("records_lost", action="skip", topic=claim.topic, partition=claim.partition,
-              next_offset=claim.next_offset, first=first, lost=first - claim.next_offset)  # fmt: skip
+    log.error(
+        "records_lost", action="skip", topic=claim.topic, partition=claim.partition,
+        next_offset=claim.next_offset, first=first, lost=first - claim.next_offset,
+    )  # fmt: skip
     async with transaction(pool) as connection:
         await offsets.record_incident(
             connection, "records_lost", claim.topic, claim.partition, details

@@ -8,9 +8,9 @@ the producer of the one before, at the broker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -42,7 +42,7 @@ PAGE: Final = 2_000
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
 
-Header = tuple[str, bytes]
+Header = tuple[str, bytes | None]
 
 
 class Relay:
@@ -116,35 +116,31 @@ class Relay:
         pending = []
         async with producer.transaction():
             for row in rows:
-                key = row.message_key.encode()
-                if row.change_body is not None:
-                    pending.append(
-                        await producer.send(
-                            settings.topic_change, row.change_body, key,
-                            headers=_headers(row, CHANGE_TYPE, _change_id_of(row)),
-                        )  # fmt: skip
-                    )
-                pending.append(
-                    await producer.send(
-                        settings.topic_level, row.level_body, key,
-                        headers=_headers(
-                            row, LEVEL_TYPE, str(level_message_id(row.message_key, row.revision))
-                        ),
-                    )  # fmt: skip
-                )
+                for topic, body, headers in self._messages(row):
+                    key = row.message_key.encode()
+                    pending.append(await producer.send(topic, body, key, headers=headers))
             for letter in letters:
+                headers = _dead_letter_headers(letter)
+                topic = settings.topic_dead_letter
                 pending.append(
-                    await producer.send(
-                        settings.topic_dead_letter, letter.value, letter.key,
-                        headers=_dead_letter_headers(letter),
-                    )  # fmt: skip
+                    await producer.send(topic, letter.value, letter.key, headers=headers)
                 )
             # Raises what the broker refused; the transaction is aborted then.
             await asyncio.gather(*pending)
         METRICS.published.labels(settings.topic_level).inc(len(rows))
-        METRICS.published.labels(settings.topic_change).inc(sum(r.change_body is not None for r in rows))
+        METRICS.published.labels(settings.topic_change).inc(
+            sum(r.change_body is not None for r in rows)
+        )
         METRICS.published.labels(settings.topic_dead_letter).inc(len(letters))
         return len(pending)
+
+    def _messages(self, row: OutboxRow) -> Iterator[tuple[str, bytes | None, list[Header]]]:
+        """(topic, body, headers) of what a published state says."""
+        if row.change_body is not None:
+            identity = str(change_id(row.message_key, row.revision))
+            yield self._settings.topic_change, row.change_body, _headers(row, CHANGE_TYPE, identity)
+        identity = str(level_message_id(row.message_key, row.revision))
+        yield self._settings.topic_level, row.level_body, _headers(row, LEVEL_TYPE, identity)
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -189,11 +185,7 @@ def _headers(row: OutboxRow, kind: str, identity: str) -> list[Header]:
     ]
 
 
-def _change_id_of(row: OutboxRow) -> str:
-    return str(change_id(row.message_key, row.revision))
-
-
-def _dead_letter_headers(letter: DeadLetterRow) -> list[tuple[str, Any]]:
+def _dead_letter_headers(letter: DeadLetterRow) -> list[Header]:
     failed_at = letter.failed_at or datetime.now(UTC)
     return [
         *letter.headers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 EVALUATORS: Final = 2
 STOP_TIMEOUT_S: Final = 10.0
 
+Crash = Callable[[BaseException], Coroutine[object, object, None]]
 Ranges = Callable[[Collection[TP]], Awaitable[Mapping[TP, tuple[int, int]]]]
 
 
@@ -57,11 +58,12 @@ class Runtime:
         while not should_stop():
             try:
                 await self._require_parts()
-                return True
             except Retryable as error:
                 if str(error) != said:
                     said = str(error)
                     log.warning("waiting", action="wait", reason=said)
+            else:
+                return True
             await backoff.wait()
         return False
 
@@ -74,9 +76,7 @@ class Runtime:
             pool.terminate()
         await require_topics(self.settings)
 
-    async def open(
-        self, *, ranges: Ranges, crash: Callable[[BaseException], Awaitable[None]]
-    ) -> None:
+    async def open(self, *, ranges: Ranges, crash: Crash) -> None:
         """Open pools and build the parts; nothing runs yet."""
         settings = self.settings
         self.intake_pool = await open_pool(
@@ -121,14 +121,12 @@ class Runtime:
             for _ in range(EVALUATORS)
         ]
 
-    def start_loops(self, crash: Callable[[BaseException], Awaitable[None]]) -> None:
+    def start_loops(self, crash: Crash) -> None:
         """Start evaluators and relay. A defect in one of them ends the worker."""
         for loop in [*self.evaluators, self.relay]:
             self._loops.append(asyncio.create_task(self._guard(loop, crash)))
 
-    async def _guard(
-        self, loop: Any, crash: Callable[[BaseException], Awaitable[None]]
-    ) -> None:
+    async def _guard(self, loop: Any, crash: Crash) -> None:
         try:
             await loop.run(self._stopping.is_set)
         except asyncio.CancelledError:
@@ -159,9 +157,7 @@ class Runtime:
     def _wake_relay(self) -> None:
         self.relay.wake()
 
-    async def commit_advisory(
-        self, commit: Callable[[Mapping[TP, int]], Awaitable[None]]
-    ) -> None:
+    async def commit_advisory(self, commit: Callable[[Mapping[TP, int]], Awaitable[None]]) -> None:
         """Tell Kafka how far we are; a failure is only worth a line."""
         try:
             await asyncio.wait_for(commit(self.lanes.applied), 10.0)

@@ -15,7 +15,6 @@ from db import due, outbox
 from db.pool import acquired
 from service.errors import Retryable
 from service.metrics import METRICS
-from streams.transport import BatchApp
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +28,7 @@ def declare(app: Any) -> None:
 
     @app.timer(interval=ADVISORY_COMMIT_S, name="advisory_commit")
     async def advisory_commit() -> None:
-        await quietly(lambda: app.runtime.commit_advisory(app.consumer.commit_advisory))
+        await quietly(lambda: app.runtime.commit_advisory(app.batch_consumer.commit_advisory))
 
     @app.timer(interval=GAUGES_S, name="gauges")
     async def gauges() -> None:
@@ -48,7 +47,7 @@ async def quietly(work: Callable[[], Awaitable[object]]) -> None:
         log.info("tick_failed", action="tick", error=str(error))
 
 
-async def measure(app: BatchApp) -> None:
+async def measure(app: Any) -> None:
     """Set the gauges of backlog and lag."""
     runtime = app.runtime
     async with acquired(runtime.work_pool) as connection:

@@ -123,9 +123,7 @@ class _Admin:
         self._client: AIOKafkaAdminClient | None = None
 
     async def __aenter__(self) -> AIOKafkaAdminClient:
-        self._client = AIOKafkaAdminClient(
-            **self._arguments, request_timeout_ms=REQUEST_TIMEOUT_MS
-        )
+        self._client = AIOKafkaAdminClient(**self._arguments, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
             await self._client.start()
         except (KafkaError, OSError) as error:
@@ -138,4 +136,3 @@ class _Admin:
             await self._client.close()
         if isinstance(error, KafkaError):
             raise Retryable(f"broker: {type(error).__name__}: {error}") from error
-

@@ -142,8 +142,7 @@ CREATE TABLE engagement (
     overridden_by            text COLLATE "C",
     override_notes           text,
     CHECK ((override_level IS NULL) = (overridden_at IS NULL)),
-    CHECK ((override_level IS NULL) = (override_notes IS NULL)),
-    CHECK (override_level IS NULL OR level IS NOT NULL)
+    CHECK ((override_level IS NULL) = (override_notes IS NULL))
 );
 CREATE INDEX engagement_by_org_level ON engagement (org_id, level, member_id);
 CREATE INDEX engagement_by_wake_at ON engagement (wake_at) WHERE wake_at IS NOT NULL;
@@ -361,9 +360,10 @@ SELECT e.member_id AS engagement_id, e.org_id, m.user_id,
 FROM engagement e
 JOIN member m USING (member_id)
 CROSS JOIN LATERAL (
-    SELECT e.override_level IS NOT NULL
+    SELECT e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
                AND (e.override_expires_at IS NULL OR e.override_expires_at > engagement_now()),
-           e.override_level IS NOT NULL AND e.override_expires_at <= engagement_now()
+           e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
+               AND e.override_expires_at <= engagement_now()
 ) AS o (active, lapsed)
 LEFT JOIN explanation x
     ON x.explanation_id = CASE WHEN o.active THEN e.override_explanation_id ELSE e.explanation_id END
