@@ -5,8 +5,8 @@ records/s instead of 3.3 k. The offsets that count are in PostgreSQL (`streams.l
 moves them); topics are declared with `acks=False`, so Faust tracks and commits nothing.
 
 The position that a fetch started at comes from the consumer's own thread and travels with the
-batch. If it is not where the lane expects it, records were dropped on the way (a rebalance, a seek that
-raced) and the partition is sought back, so nothing can be skipped unseen.
+batch. If it is not where the lane expects it, records were dropped on the way (a rebalance, a seek
+that raced) and the partition is sought back, so nothing can be skipped unseen.
 """
 
 from __future__ import annotations
