@@ -68,7 +68,8 @@ def _parse(value: bytes) -> object:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(value.decode("utf-8"), parse_constant=refuse)
+        # No field is a number, so their value does not matter; int() would refuse very long ones.
+        return json.loads(value.decode("utf-8"), parse_constant=refuse, parse_int=float)
     except (ValueError, RecursionError) as error:
         message = "the value is not UTF-8 JSON"
         if isinstance(error, json.JSONDecodeError):

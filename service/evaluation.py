@@ -83,8 +83,8 @@ def _improvement(
     kept = target - missing
     before = None
     if kept:
-        recent = case.activity.attended.recent
-        counted = [at for at in recent if as_of - thresholds.window < at <= as_of]
-        # Until the oldest of those that still count leaves the window.
-        before = counted[0] + thresholds.window
+        # Until so few of what counts now are left that `missing` more would not do.
+        dates, window = case.activity.attended, thresholds.window
+        leaving = (at + window for at in dates.recent if at + window > as_of)
+        before = next(at for at in leaving if dates.number_within(at, window) < kept)
     return Improvement(missing, before, level)

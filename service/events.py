@@ -19,7 +19,7 @@ MAX_VALUE_BYTES: Final = 64 * 1024
 
 # RFC 3339 with or without an offset; a missing offset has a code of its own.
 _TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:[0-5]\d)?", re.ASCII
 )
 
 

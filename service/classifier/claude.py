@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ATTEMPT_TIMEOUT_S: Final = 45.0
 MAX_OUTPUT_TOKENS: Final = 1024
+# Set aside in the budget for one call: system text, message and tool, and the longest answer.
+RESERVED_TOKENS: Final = 3_000
 
 _OVERLOADED: Final = 529
 _DENIED: Final = (401, 402, 403, 404)
