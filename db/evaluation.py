@@ -141,11 +141,18 @@ _STAGE_COLUMNS: Final = [
     "joined_at_source", "model_version", "improvement_level", "counted_event_ids", "verdict_key",
     "override_level", "overridden_by", "override_notes",
 ]  # fmt: skip
-_HISTORY_COLUMNS: Final = [
-    "id", "member_id", "revision", "effective_at", "recorded_at", "org_id", "user_id",
-    "from_level", "to_level", "cause", "reason", "computed_level", "source",
-]  # fmt: skip
-_OUTBOX_COLUMNS: Final = ["member_id", "revision", "message_key", "level_body", "change_body"]
+
+# Not COPY: PostgreSQL refuses that into tables with row-level security.
+INSERT_HISTORY: Final = """
+INSERT INTO engagement_level_history
+    (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
+     cause, reason, computed_level, source)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
+                     $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+                     $12::text[], $13::text[])"""
+INSERT_OUTBOX: Final = """
+INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])"""
 
 
 class OrganizationState(NamedTuple):
@@ -322,11 +329,9 @@ async def write_results(
             )  # fmt: skip
     history, outbox = _publications(changed, recorded_at)
     if history:
-        await connection.copy_records_to_table(
-            "engagement_level_history", records=history, columns=_HISTORY_COLUMNS
-        )
+        await connection.execute(INSERT_HISTORY, *zip(*history, strict=True))
     if outbox:
-        await connection.copy_records_to_table("outbox", records=outbox, columns=_OUTBOX_COLUMNS)
+        await connection.execute(INSERT_OUTBOX, *zip(*outbox, strict=True))
     if changed:
         await connection.copy_records_to_table(
             "stage_engagement",
