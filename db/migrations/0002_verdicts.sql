@@ -4,7 +4,7 @@
 CREATE TABLE verdict (
     key            bytea PRIMARY KEY,
     requested_at   timestamptz NOT NULL DEFAULT engagement_now(),
-    due_at         timestamptz NOT NULL DEFAULT engagement_now(),  -- not asked before
+    due_at         timestamptz NOT NULL DEFAULT clock_timestamp(),  -- not asked before
     leased_until   timestamptz,            -- some worker is asking; after a crash it runs out
     settled_at     timestamptz,
     explanation_id bigint,
