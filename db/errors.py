@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from service.errors import EngagementError, NotReady, Retryable
+from service.errors import EngagementError, NotReady, Retryable, SettingsError
 
 
 class DataRefused(EngagementError):
@@ -27,7 +27,9 @@ _RETRY_STATES: Final = frozenset(
         "55006",  # object in use
     }
 )
-_MISSING_STATES: Final = frozenset({"3D000", "3F000", "42P01", "42703", "42883"})
+_REFUSED_LOGIN_CLASS: Final = "28"
+_NO_DATABASE: Final = "3D000"
+_MISSING_STATES: Final = frozenset({"3F000", "42P01", "42703", "42883"})
 
 
 @contextmanager
@@ -37,6 +39,8 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
+    except asyncpg.ClientConfigurationError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
         raise Retryable(f"database: {type(error).__name__}: {error}") from error
 
@@ -45,6 +49,10 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     state = getattr(error, "sqlstate", None) or ""
     if state[:2] in ("22", "23"):
         return DataRefused(f"{state} {error}")
+    if state == _NO_DATABASE:
+        return NotReady(f"{error}: create it, or correct DATABASE_URL; then `engagement migrate`")
+    if state[:2] == _REFUSED_LOGIN_CLASS:
+        return NotReady(f"{error}: the server refuses the user or password of DATABASE_URL")
     if state in _MISSING_STATES:
         return NotReady(f"database: {error}: run `engagement migrate`")
     if state[:2] in _RETRY_CLASSES or state in _RETRY_STATES:

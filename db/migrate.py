@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from db.pool import Connection
+from db.errors import translated
+from db.pool import Connection, tls_arguments
 from service.errors import EngagementError, NotReady
+from service.settings import Settings
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_KEY: Final = 0x656E676167  # "engag"
@@ -50,12 +52,18 @@ def migrations() -> list[Migration]:
     return found
 
 
-async def migrate(dsn: str) -> list[str]:
+async def migrate_with(settings: Settings) -> list[str]:
+    """`migrate` the database of the settings. Raises MigrationDrift, NotReady, Retryable."""
+    with translated():
+        return await migrate(settings.database_url.get_secret_value(), **tls_arguments(settings))
+
+
+async def migrate(dsn: str, **connecting: Any) -> list[str]:
     """Bring the database to this release's schema; returns the versions applied now. Idempotent.
 
     Opens its own connection. Raises MigrationDrift when an applied file has changed since.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600)
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600, **connecting)
     try:
         await connection.execute("SET lock_timeout = '60s'")
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)

@@ -98,7 +98,12 @@ def tls_arguments(settings: Settings) -> dict[str, Any]:
     """
     url = urlsplit(settings.database_url.get_secret_value())
     if settings.database_ssl_ca_file:
-        return {"ssl": ssl.create_default_context(cafile=settings.database_ssl_ca_file)}
+        try:
+            return {"ssl": ssl.create_default_context(cafile=settings.database_ssl_ca_file)}
+        except OSError as error:
+            raise SettingsError(
+                f"ENGAGEMENT_DATABASE_SSL_CA_FILE: {error.strerror or error}"
+            ) from None
     asks_for_tls = any(
         f"sslmode={mode}" in url.query for mode in ("require", "verify-ca", "verify-full")
     )

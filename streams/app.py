@@ -10,14 +10,19 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import faust
+import structlog
 from faust.types import TP
 
-from service.errors import SettingsError
+from db.pool import tls_arguments
+from service.errors import EngagementError, SettingsError
 from service.settings import Settings, load_settings
 from streams import agents, health, timers
-from streams.connection import tls_context
+from streams.connection import client_arguments, tls_context
 from streams.runtime import Runtime
 from streams.transport import BatchApp, BatchConsumer
+from streams.worker import EngagementWorker
+
+log = structlog.get_logger(__name__)
 
 
 class EngagementApp(BatchApp):
@@ -36,8 +41,15 @@ class EngagementApp(BatchApp):
 
     async def on_start(self) -> None:
         """Wait for database and topics, then open; the consumer starts after this."""
+        log.info("worker_starting", action="start", group=self.settings.consumer_group,
+                 probes=f"http://{self.conf.web_bind}:{self.conf.web_port}/readyz")  # fmt: skip
         self.runtime = Runtime(self.settings)
-        if await self.runtime.wait_for_parts(lambda: self.should_stop):
+        try:
+            ready = await self.runtime.wait_for_parts(lambda: self.should_stop)
+        except EngagementError as error:
+            log.critical("worker_refused", action="stop", reason=str(error))
+            raise SystemExit(1) from error
+        if ready:
             await self.runtime.open(ranges=self._ranges, crash=self.crash)
             self.lanes = self.runtime.lanes
             self.lanes.seek = self.batch_consumer.seek_claimed
@@ -48,6 +60,7 @@ class EngagementApp(BatchApp):
         await super().on_started()
         if not self.should_stop:
             self.runtime.start_loops(self.crash)
+            log.info("worker_started", action="start", schema=self.runtime.schema_version)
 
     async def on_stop(self) -> None:
         """Finish the batches in flight while the consumer still belongs to the group."""
@@ -60,6 +73,7 @@ class EngagementApp(BatchApp):
         await super().on_shutdown()
         if hasattr(self, "runtime"):
             await self.runtime.close()
+        log.info("worker_stopped", action="stop")
 
     async def _ranges(self, tps: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
         first = await self.consumer.earliest_offsets(*tps)
@@ -68,7 +82,10 @@ class EngagementApp(BatchApp):
 
 
 def build(settings: Settings) -> EngagementApp:
-    """An app for these settings; declares agents, timers and pages."""
+    """An app for these settings; declares agents, timers and pages. Raises SettingsError."""
+    # Refuses what the connections would refuse later, in the middle of a start.
+    client_arguments(settings)
+    tls_arguments(settings)
     made = EngagementApp(
         settings.consumer_group,
         broker=[
@@ -95,6 +112,7 @@ def build(settings: Settings) -> EngagementApp:
         web_host=settings.worker_ops_host,
         web_port=settings.worker_ops_port,
         worker_redirect_stdouts=False,
+        Worker=EngagementWorker,
     )
     made.settings = settings
     agents.declare(made, settings)
@@ -129,7 +147,8 @@ def _build_from_environment() -> EngagementApp:
     try:
         return build(load_settings())
     except SettingsError as error:
-        sys.exit(f"wrong settings: {error}")
+        sys.stderr.write(f"wrong settings: {error}\n")
+        sys.exit(2)
 
 
 app = _build_from_environment()

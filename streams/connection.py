@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from service.errors import SettingsError
+from service.errors import Retryable, SettingsError
 from service.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -46,13 +46,29 @@ def producer_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context for the brokers, or None where the protocol has no TLS."""
+    """The TLS context for the brokers, or None where the protocol has no TLS.
+
+    Raises SettingsError when a file is missing or not what it should be.
+    """
     if settings.kafka_security_protocol not in ("SSL", "SASL_SSL"):
         return None
-    context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
-    if settings.kafka_ssl_cert_file:
-        context.load_cert_chain(settings.kafka_ssl_cert_file, settings.kafka_ssl_key_file)
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
+        if settings.kafka_ssl_cert_file:
+            context.load_cert_chain(settings.kafka_ssl_cert_file, settings.kafka_ssl_key_file)
+    except OSError as error:
+        raise SettingsError(
+            "ENGAGEMENT_KAFKA_SSL_CA_FILE, ENGAGEMENT_KAFKA_SSL_CERT_FILE, "
+            f"ENGAGEMENT_KAFKA_SSL_KEY_FILE: {error.strerror or error}"
+        ) from None
     return context
+
+
+def away(error: Exception) -> Retryable:
+    """What a failure to reach the brokers, or of theirs, means for the work in hand."""
+    text = str(error)
+    name = type(error).__name__
+    return Retryable(f"broker: {text if text.startswith(name) else f'{name}: {text}'}")
 
 
 def _refuse_plaintext(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from service.errors import NotReady, Retryable
 from service.events import InputKind
 from service.settings import Settings
-from streams.connection import client_arguments
+from streams.connection import away, client_arguments
 
 DAY_MS: Final = 86_400_000
 REQUEST_TIMEOUT_MS: Final = 15_000
@@ -128,11 +128,11 @@ class _Admin:
             await self._client.start()
         except (KafkaError, OSError) as error:
             await self._client.close()
-            raise Retryable(f"broker: {type(error).__name__}: {error}") from error
+            raise away(error) from error
         return self._client
 
     async def __aexit__(self, _type: object, error: BaseException | None, _tb: object) -> None:
         if self._client is not None:
             await self._client.close()
         if isinstance(error, KafkaError):
-            raise Retryable(f"broker: {type(error).__name__}: {error}") from error
+            raise away(error) from error
