@@ -1,0 +1,1 @@
+"""What every benchmark stands on: servers, workers, a backlog, measuring, reporting."""

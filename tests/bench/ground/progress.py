@@ -1,0 +1,84 @@
+"""How far a deployment is, and the rate that follows from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from tests.bench.ground.worker import Deployment, until
+
+POLL_S = 0.02
+SETTLE_POLL_S = 0.05
+
+APPLIED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset WHERE topic = $1"
+SETTLED = """
+SELECT NOT EXISTS (SELECT FROM due_member) AND NOT EXISTS (SELECT FROM due_user)
+   AND NOT EXISTS (SELECT FROM due_organization) AND NOT EXISTS (SELECT FROM outbox)"""
+
+
+class Sample(NamedTuple):
+    """So many records were committed at this monotonic time."""
+
+    at_s: float
+    records: int
+
+
+def rate(samples: Sequence[Sample], end_s: float | None = None) -> float:
+    """Records/s between the first commit seen and the last (or `end_s`).
+
+    What the first commit held does not count, since nobody saw it begin: so starting up, joining
+    the group and the first fetch are nobody's advantage.
+    """
+    first = next(sample for sample in samples if sample.records > 0)
+    last = samples[-1]
+    elapsed_s = (end_s or last.at_s) - first.at_s
+    if elapsed_s <= 0:
+        raise ValueError("everything was committed at once: take more records")
+    return (last.records - first.records) / elapsed_s
+
+
+async def watch_intake(
+    deployment: Deployment, topic: str, total: int, *, timeout_s: float
+) -> list[Sample]:
+    """Samples until `total` records of the topic are applied."""
+    connection = await deployment.connect()
+    samples: list[Sample] = []
+
+    async def all_applied() -> bool:
+        records = await connection.fetchval(APPLIED, topic)
+        if not samples or records != samples[-1].records:
+            samples.append(Sample(time.monotonic(), records))
+        return records >= total
+
+    await until(
+        all_applied,
+        timeout_s=timeout_s,
+        every_s=POLL_S,
+        workers=deployment.workers,
+        what=f"{total} records of {topic} applied",
+    )
+    return samples
+
+
+async def watch_settling(deployment: Deployment, *, timeout_s: float) -> float:
+    """When nobody was due any more and everything was on its topic (monotonic)."""
+    connection = await deployment.connect()
+
+    async def settled() -> bool:
+        return bool(await connection.fetchval(SETTLED))
+
+    return await until(
+        settled,
+        timeout_s=timeout_s,
+        every_s=SETTLE_POLL_S,
+        workers=deployment.workers,
+        what="due marks and outbox empty",
+    )
+
+
+async def facts_in(connection: asyncpg.Connection, table: str) -> int:
+    """Rows of a table of facts."""
+    return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))

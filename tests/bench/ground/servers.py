@@ -1,0 +1,174 @@
+"""A real broker and a real database, set as one would run them, and what they cost in CPU time."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import psutil
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from db.migrate import migrate
+from service.demo.local import Keeper, LocalKafka, LocalPostgres
+from service.demo.local.folders import temporary_folder
+
+# fsync, full_page_writes and synchronous_commit stay on, as they are by default.
+POSTGRES_SETTINGS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "max_connections": "200",
+}
+# Unlike the demo's small and quick-starting broker, this one compiles its code to the end.
+JAVA_OPTIONS = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-Xshare:auto")
+BROKER_PROPERTIES = {"log.retention.ms": "-1"}
+DAY_MS = 86_400_000
+
+
+class CpuSeconds(NamedTuple):
+    """User and system time that the servers have used since they started."""
+
+    broker: float
+    database: float
+
+    def __sub__(self, earlier: CpuSeconds) -> CpuSeconds:
+        return CpuSeconds(self.broker - earlier.broker, self.database - earlier.database)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Running servers, a folder for logs, and the keeper of processes that bench code starts."""
+
+    kafka: LocalKafka
+    postgres: LocalPostgres
+    keeper: Keeper
+    folder: Path
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker's address."""
+        return self.kafka.bootstrap
+
+    def cpu_seconds(self) -> CpuSeconds:
+        """What broker and database have used by now, processes that have ended included."""
+        postmaster = self.postgres.pid
+        assert postmaster is not None
+        brokers = [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if "kafka.Kafka" in _command_line(child)
+        ]
+        return CpuSeconds(sum(map(cpu_of, brokers)), cpu_of_tree(psutil.Process(postmaster)))
+
+    async def new_database(self, name: str) -> str:
+        """A fresh database with the product's schema; gives its URL."""
+        url = await self.new_empty_database(name)
+        await migrate(url)
+        return url
+
+    async def new_empty_database(self, name: str) -> str:
+        """A fresh database without tables; gives its URL."""
+        await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await self.execute(f'CREATE DATABASE "{name}"')
+        return self.postgres.dsn(name)
+
+    async def drop_database(self, name: str) -> None:
+        """Drop it, and write out what is dirty, so that nobody pays for somebody else's writes."""
+        await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await self.execute("CHECKPOINT")
+
+    async def execute(self, statement: str) -> None:
+        """Run one statement as administrator."""
+        connection = await asyncpg.connect(self.postgres.dsn())
+        try:
+            await connection.execute(statement, timeout=300)
+        finally:
+            await connection.close()
+
+    async def new_topic(
+        self, name: str, partitions: int, config: Mapping[str, str] | None = None
+    ) -> None:
+        """Make a topic whose records stay."""
+        await self.new_topics({name: partitions}, config)
+
+    async def new_topics(
+        self, topics: Mapping[str, int], config: Mapping[str, str] | None = None
+    ) -> None:
+        """Make topics, name -> number of partitions."""
+        wanted = dict(config or {"retention.ms": "-1"})
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            made = await admin.create_topics(
+                [
+                    NewTopic(name, partitions, 1, topic_configs=wanted)
+                    for name, partitions in topics.items()
+                ]
+            )
+            failed = [error for error in made.topic_errors if error[1] != 0]
+            if failed:
+                raise RuntimeError(f"topics: {failed}")
+        finally:
+            await admin.close()
+
+    async def delete_topics(self, names: list[str]) -> None:
+        """Delete topics, so that the disk does not fill."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_topics(names)
+        finally:
+            await admin.close()
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """User and system seconds of a process, its ended children included; 0 when it is gone."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def cpu_of_tree(process: psutil.Process) -> float:
+    """The same, with the children that live."""
+    try:
+        return cpu_of(process) + sum(map(cpu_of, process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+@contextmanager
+def ground(postgres_settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
+    """Servers for one benchmark; everything is gone afterwards, data included."""
+    with ExitStack() as stack:
+        folder = temporary_folder("bench")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        keeper = stack.enter_context(Keeper(folder, temporary=True))
+        kafka = LocalKafka(java_options=JAVA_OPTIONS, extra_properties=BROKER_PROPERTIES)
+        stack.callback(kafka.close)
+        postgres = LocalPostgres(settings={**POSTGRES_SETTINGS, **(postgres_settings or {})})
+        stack.callback(postgres.close)
+        with ThreadPoolExecutor(2) as pool:
+            for started in [pool.submit(kafka.start), pool.submit(postgres.start)]:
+                started.result()
+        yield Ground(kafka, postgres, keeper, folder)
+
+
+def in_thread(path: Path) -> asyncio.Future[str]:
+    """The text of a file, read beside the event loop."""
+    return asyncio.ensure_future(asyncio.to_thread(path.read_text, "utf-8", "replace"))
