@@ -11,9 +11,9 @@ from service.levels import Level, Reason
 from service.records import Source
 
 # What is shown now. The stored level may still be that of an override which has expired.
-OVERRIDE_ACTIVE: Final = """(e.override_level IS NOT NULL
+OVERRIDE_ACTIVE: Final = """(e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
     AND (e.override_expires_at IS NULL OR e.override_expires_at > engagement_now()))"""
-OVERRIDE_LAPSED: Final = """(e.override_level IS NOT NULL
+OVERRIDE_LAPSED: Final = """(e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
     AND e.override_expires_at IS NOT NULL AND e.override_expires_at <= engagement_now())"""
 SHOWN_LEVEL: Final = f"""(CASE WHEN {OVERRIDE_ACTIVE}
     THEN e.override_level ELSE e.computed_level END)"""

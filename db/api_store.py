@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-import asyncpg
-
 from db.api_organization import ActionsFactory, ApiOrganization
 from db.api_roles import role_problems
 from db.errors import translated
@@ -58,7 +56,7 @@ class ApiStore(Store):
         actions: ActionsFactory,
         *,
         size: int = POOL_SIZE,
-        prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+        prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> ApiStore:
         """Connect and check the schema and the role.
 

@@ -1,0 +1,153 @@
+"""The app: routes, errors as problems, the description of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from service.api.access import is_admin
+from service.api.entry import Scope
+from service.api.middleware import RequestMiddleware, request_id_of
+from service.api.problems import (
+    MEDIA_TYPE,
+    Problem,
+    ProblemBody,
+    invalid,
+    not_found,
+    problem_of,
+)
+from service.api.routes import members, organizations, overrides, sessions
+from service.api.services import Services
+from service.api.static import StaticAssets, docs_page
+from service.errors import Refused, Retryable
+
+STATIC: Final = Path(__file__).parent / "static"
+PREFIX: Final = "/v1/orgs/{org}"
+
+_DESCRIPTION: Final = """
+How engaged the members of an organisation are, why, and when that is about to change.
+
+Send `Authorization: Bearer <token>`. Whoever is no active member of the organisation gets 404;
+members see their own status, everything else is for its administrators (403). Errors are
+`application/problem+json`; their `type` is stable, their `detail` is for people.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The API and the admin pages. The caller opens and closes what the services need."""
+    app = FastAPI(
+        title="Engagement scoring",
+        version="1",
+        description=_DESCRIPTION,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.add_middleware(RequestMiddleware)
+    _add_error_handlers(app)
+    for router in (
+        members.own,
+        members.reads,
+        members.writes,
+        members.erasures,
+        overrides.writes,
+        organizations.detached,
+        organizations.reads,
+        organizations.writes,
+    ):
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(sessions.router)
+    app.include_router(_documents())
+    app.mount("/static", StaticAssets(directory=STATIC))
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    return app
+
+
+def _documents() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    router.add_api_route("/docs", docs_page, methods=["GET"])
+    return router
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def on(kind: type[Exception], to_problem: Callable[[Request, Any], Problem]) -> None:
+        async def handle(request: Request, error: Exception) -> Response:
+            return answer(request, to_problem(request, error))
+
+        handler: Callable[[Request, Exception], Awaitable[Response]] = handle
+        app.add_exception_handler(kind, handler)
+
+    on(Problem, lambda _, error: error)
+    on(Refused, lambda _, error: problem_of(error))
+    on(Retryable, lambda _, error: problem_of(error))
+    on(RequestValidationError, _of_validation)
+    on(HTTPException, _of_http)
+
+
+def answer(request: Request, problem: Problem) -> Response:
+    """A problem as a response."""
+    return Response(
+        problem.body(request_id_of(request.scope)),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=problem.headers,
+    )
+
+
+def _of_validation(request: Request, error: RequestValidationError) -> Problem:
+    # Details name levels and fields, which only administrators may read.
+    scope: Scope | None = getattr(request.state, "scope", None)
+    if scope is None or not is_admin(scope.standing):
+        return Problem(422, "invalid", "The request does not have the expected form.")
+    return invalid(error.errors())
+
+
+def _of_http(_: Request, error: HTTPException) -> Problem:
+    if error.status_code == 404:  # noqa: PLR2004 - the router's way to say so
+        return not_found()
+    if error.status_code == 405:  # noqa: PLR2004 - likewise
+        return Problem(
+            405, "method", "This cannot be done here.", headers=dict(error.headers or {})
+        )
+    return Problem(error.status_code, "http", "The request cannot be handled.")
+
+
+# ---------------------------------------------------------------------------------- description
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        openapi_version="3.1.0",
+    )
+    components = schema.setdefault("components", {})
+    _, definitions = models_json_schema(
+        [(ProblemBody, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas = components.setdefault("schemas", {})
+    schemas.update(definitions["$defs"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    }
+    schema["security"] = [{"bearer": []}]
+    app.openapi_schema = schema
+    return schema

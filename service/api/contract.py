@@ -1,0 +1,105 @@
+"""Parts of the HTTP contract that many endpoints share: parameters, answers, preconditions."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Header, Path, Response
+
+from service.api.entry import Scope, scope_of
+from service.api.ports import MemberRecord
+from service.api.problems import MEDIA_TYPE, Problem
+from service.events import ID_PATTERN
+
+OrgId = Annotated[
+    str,
+    Path(
+        alias="org",
+        description="Id of the organisation",
+        pattern=f"^{ID_PATTERN}$",
+        examples=["riverside"],
+    ),
+]
+UserId = Annotated[
+    str,
+    Path(
+        alias="user",
+        description="Id of the member",
+        pattern=f"^{ID_PATTERN}$",
+        examples=["ada.lovelace"],
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=500,
+        description="The ETag of the state that the caller looked at, or `*`",
+        examples=['"7"'],
+    ),
+]
+InScope = Annotated[Scope, Depends(scope_of)]
+
+_PROBLEM: Final = {"$ref": "#/components/schemas/ProblemBody"}
+_MEANINGS: Final = {
+    401: "No valid token or session",
+    403: "For administrators only",
+    404: "Nothing here, or nothing that the caller may see",
+    405: "No such method here",
+    408: "The request did not arrive in time",
+    409: "The state does not allow it",
+    412: "The state has changed since the caller looked",
+    413: "The body is too large",
+    422: "The request does not have the expected form, or its values make no sense",
+    500: "A fault of the service",
+    503: "Busy or starting; try again",
+}
+_ALWAYS: Final = (401, 404, 500, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What can go wrong at an endpoint, beside what can always go wrong."""
+    return {
+        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        for status in sorted({*statuses, *_ALWAYS})
+    }
+
+
+ETAG_HEADER: Final = {
+    "headers": {
+        "ETag": {
+            "description": "The member's revision, for If-Match",
+            "schema": {"type": "string", "examples": ['"7"']},
+        }
+    }
+}
+
+
+def etag(revision: int) -> str:
+    """A revision as an entity tag."""
+    return f'"{revision}"'
+
+
+def set_etag(response: Response, revision: int) -> None:
+    """Say which state this is."""
+    response.headers["ETag"] = etag(revision)
+
+
+_TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,17})"', re.ASCII)
+
+
+def expected_revision(if_match: str | None, record: MemberRecord | None) -> int | None:
+    """The revision that the caller looked at; None when any will do. Raises Problem.
+
+    Of several tags, the one of the present state is taken. Weak tags never match.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tags = [_TAG.fullmatch(tag.strip()) for tag in if_match.split(",")]
+    revisions = [int(tag[1]) for tag in tags if tag is not None]
+    if record is not None and record.revision in revisions:
+        return record.revision
+    if len(revisions) == 1:
+        return revisions[0]
+    raise Problem(412, "stale", "The member has changed since: read it again.")

@@ -1,0 +1,1 @@
+"""The endpoints of /v1 and the sessions of browsers."""

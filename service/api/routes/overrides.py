@@ -1,0 +1,83 @@
+"""Overrides: show another level than the computed one, for a stated reason."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from service.api import presenting
+from service.api.contract import (
+    ETAG_HEADER,
+    IfMatch,
+    InScope,
+    OrgId,
+    UserId,
+    expected_revision,
+    problems,
+    set_etag,
+)
+from service.api.entry import AdminWriteRoute, Scope
+from service.api.models import ClearRequest, Member, OverrideRequest
+from service.api.problems import not_found
+
+writes = APIRouter(route_class=AdminWriteRoute)
+
+_RESPONSES = {**problems(403, 409, 412, 413, 422), 200: ETAG_HEADER}
+
+
+@writes.put("/members/{user}/override", responses=_RESPONSES, tags=["overrides"])
+async def set_override(
+    org: OrgId,
+    user: UserId,
+    body: OverrideRequest,
+    scope: InScope,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Member:
+    """Show a level until it expires or is cleared; replaces an active override."""
+    revision = await _expected(scope, user, if_match)
+    await scope.organization.actions.set_override(
+        org,
+        user,
+        level=body.level,
+        notes=body.notes,
+        expires_at=body.expires_at,
+        performed_by=scope.caller.user_id,
+        if_revision=revision,
+    )
+    return await _member(org, user, scope, response)
+
+
+@writes.delete("/members/{user}/override", responses=_RESPONSES, tags=["overrides"])
+async def clear_override(
+    org: OrgId,
+    user: UserId,
+    scope: InScope,
+    response: Response,
+    body: ClearRequest | None = None,
+    if_match: IfMatch = None,
+) -> Member:
+    """End the active override: the computed level shows again at once."""
+    revision = await _expected(scope, user, if_match)
+    await scope.organization.actions.clear_override(
+        org,
+        user,
+        notes=None if body is None else body.notes,
+        performed_by=scope.caller.user_id,
+        if_revision=revision,
+    )
+    return await _member(org, user, scope, response)
+
+
+async def _expected(scope: Scope, user: str, if_match: str | None) -> int | None:
+    record = await scope.organization.member(user)
+    if record is None:
+        raise not_found()
+    return expected_revision(if_match, record)
+
+
+async def _member(org: str, user: str, scope: Scope, response: Response) -> Member:
+    record = await scope.organization.member(user)
+    if record is None:
+        raise not_found()
+    set_etag(response, record.revision)
+    return presenting.member(record, org, scope.standing)

@@ -1,0 +1,52 @@
+"""Sessions of browsers: a bearer token in exchange for a cookie."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.contract import problems
+from service.api.entry import authenticate
+from service.api.models import SessionAnswer
+from service.api.problems import unauthorized
+from service.api.services import services_of
+from service.api.sessions import (
+    LIFETIME_S,
+    check_csrf,
+    csrf_token,
+    drop_session_cookie,
+    hash_of,
+    new_secret,
+    session_secret,
+    set_session_cookie,
+)
+
+router = APIRouter()
+
+
+@router.post("/session", responses=problems(), tags=["sessions"])
+async def open_session(request: Request, response: Response) -> SessionAnswer:
+    """Exchange a bearer token for an HttpOnly cookie that is good for 8 hours."""
+    if "authorization" not in request.headers:
+        raise unauthorized("Send a bearer token.")
+    caller = await authenticate(request)
+    secret = new_secret()
+    await services_of(request).store.open_session(
+        hash_of(secret), "session", caller.user_id, LIFETIME_S
+    )
+    set_session_cookie(request, response, secret)
+    return SessionAnswer(
+        user_id=caller.user_id, expires_in_s=LIFETIME_S, csrf_token=csrf_token(secret)
+    )
+
+
+@router.delete("/session", status_code=204, responses=problems(403), tags=["sessions"])
+async def close_session(request: Request) -> Response:
+    """End the session of the cookie."""
+    secret = session_secret(request)
+    if secret is None:
+        raise unauthorized("There is no session.")
+    check_csrf(request, secret)
+    await services_of(request).store.close_session(hash_of(secret))
+    response = Response(status_code=204)
+    drop_session_cookie(request, response)
+    return response

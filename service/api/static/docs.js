@@ -1,0 +1,9 @@
+// Shows the description with Swagger UI; "Authorize" takes a bearer token.
+window.addEventListener("load", () => {
+  window.SwaggerUIBundle({
+    url: "/openapi.json",
+    dom_id: "#docs",
+    deepLinking: true,
+    validatorUrl: null,
+  });
+});
