@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from tests.bench.peers.progress import Progress
 
@@ -68,11 +68,12 @@ async def run(
     pool = await asyncpg.create_pool(url, min_size=in_flight, max_size=in_flight)
     await pool.execute(TABLES[key])
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, auto_offset_reset="earliest", max_partition_fetch_bytes=4 << 20
+        topic,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 << 20,
     )
     await consumer.start()
-    partitions = await consumer.partitions_for_topic(topic)
-    consumer.assign([TopicPartition(topic, number) for number in sorted(partitions)])
     progress = Progress(total)
     finished = asyncio.Event()
 
