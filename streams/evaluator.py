@@ -19,8 +19,11 @@ log = structlog.get_logger(__name__)
 
 PAGE: Final = 1_000
 IDLE_POLL_S: Final = 1.0
-# While the intake works off a backlog a member may be marked by every batch: let marks gather.
-BUSY_INTERVAL_S: Final = 1.0
+# While the intake works off a backlog a member may be marked by every batch: let marks gather, and
+# leave most of the time to the intake. Whoever is due is still evaluated, every few seconds.
+BUSY_SHARE: Final = 0.2
+BUSY_PAUSE_S: Final = 0.5
+BUSY_LOOK_S: Final = 0.05
 STEP_TIMEOUT_S: Final = 60.0
 
 
@@ -50,6 +53,7 @@ class Evaluator:
         """Evaluate until told to stop. An outage of the database only delays."""
         backoff = Backoff(first_s=0.1, most_s=5.0)
         while not should_stop():
+            started = time.monotonic()
             try:
                 page = await asyncio.wait_for(self.step(), STEP_TIMEOUT_S)
             except (Retryable, TimeoutError) as error:
@@ -61,7 +65,8 @@ class Evaluator:
             if page.put_back and not page.evaluated:
                 await asyncio.sleep(0.02)
             elif page.taken < PAGE:
-                await self._sleep()
+                await self._wait_for_work()
+            await self._make_way(time.monotonic() - started)
 
     async def step(self) -> Page:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
@@ -78,10 +83,13 @@ class Evaluator:
                 METRICS.changes.labels(cause.value).inc(count)
         return page
 
-    async def _sleep(self) -> None:
-        if self._intake_is_busy():
-            await asyncio.sleep(BUSY_INTERVAL_S)
-            return
+    async def _make_way(self, took_s: float) -> None:
+        """Pause for as long as the intake is busy, at most until our share is used up."""
+        resume_at = time.monotonic() + max(BUSY_PAUSE_S, took_s * (1 / BUSY_SHARE - 1))
+        while self._intake_is_busy() and time.monotonic() < resume_at:
+            await asyncio.sleep(BUSY_LOOK_S)
+
+    async def _wait_for_work(self) -> None:
         try:
             await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
         except TimeoutError:
