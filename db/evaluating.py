@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from db import due, evaluation, offsets
-from db.evaluation import CaseReader, MemberCase, OrganizationState, Result
+from db.evaluation import CaseReader, MemberCase, OrganizationState
 from db.pool import Connection
+from db.results import Result, write_results
 from service.classifier.templates import MODEL_VERSION, override_texts, rules_texts
 from service.evaluation import Evaluation, evaluate
 from service.messages import message_of
@@ -114,7 +115,7 @@ class Evaluating:
         """Write results of members that the transaction holds."""
         texts = {pair for result in results for pair in _texts_of(result.outcome)}
         ids = await self.reader.explanations.ids(connection, texts)
-        await evaluation.write_results(connection, results, ids, recorded_at)
+        await write_results(connection, results, ids, recorded_at)
 
     async def _without_suspended(
         self,

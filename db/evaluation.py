@@ -13,15 +13,12 @@ from typing import Any, Final, NamedTuple
 
 from db.explanations import ExplanationCache
 from db.pool import Connection
-from service.classifier.templates import override_texts
-from service.evaluation import Evaluation
 from service.levels import Level, Reason
-from service.messages import Message, Subject
+from service.messages import Subject
 from service.records import Source
 from service.signals import Activity, Dates, JoinedAtSource, Signals
 from service.standing import (
     NOTHING_PUBLISHED,
-    Outcome,
     Published,
     Standing,
     StoredOverride,
@@ -29,14 +26,12 @@ from service.standing import (
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from service.timeline import Case, Override
 
-MAX_EVIDENCE_EVENTS: Final = 20
-
 # Pages are looked up member by member through indexes, whatever statistics say.
 PLAN_SETTINGS: Final = "SET enable_hashjoin = off; SET enable_mergejoin = off"
 
 CREATE_STAGE: Final = """
 CREATE TEMPORARY TABLE stage_engagement (LIKE engagement) ON COMMIT DELETE ROWS;
-GRANT SELECT, INSERT ON stage_engagement TO PUBLIC"""
+GRANT SELECT, INSERT, DELETE ON stage_engagement TO PUBLIC"""
 
 LOCK: Final = """
 SELECT member_id, org_id FROM engagement WHERE member_id = ANY ($1::bigint[])
@@ -97,62 +92,7 @@ CROSS JOIN LATERAL (
     FROM profile_fact f WHERE f.user_id = m.user_id AND f.actor = 'member'
 ) p"""
 
-UPDATE_FROM_STAGE: Final = """
-UPDATE engagement e SET
-    revision = s.revision, computed_at = s.computed_at, wake_at = s.wake_at,
-    next_change_at = s.next_change_at, next_level_change_at = s.next_level_change_at,
-    level_since = s.level_since, last_attended_at = s.last_attended_at,
-    last_rsvp_at = s.last_rsvp_at, profile_updated_at = s.profile_updated_at,
-    joined_at = s.joined_at, improvement_before = s.improvement_before,
-    overridden_at = s.overridden_at, override_expires_at = s.override_expires_at,
-    explanation_id = s.explanation_id, override_explanation_id = s.override_explanation_id,
-    events_attended_90d = s.events_attended_90d, rsvp_count_90d = s.rsvp_count_90d,
-    thresholds_version = s.thresholds_version, activity_window_days = s.activity_window_days,
-    improvement_events = s.improvement_events, rule = s.rule, level = s.level,
-    computed_level = s.computed_level, rules_level = s.rules_level,
-    previous_level = s.previous_level, next_level = s.next_level, reason = s.reason,
-    computed_source = s.computed_source, joined_at_source = s.joined_at_source,
-    model_version = s.model_version, improvement_level = s.improvement_level,
-    counted_event_ids = s.counted_event_ids, verdict_key = s.verdict_key,
-    override_level = s.override_level, overridden_by = s.overridden_by,
-    override_notes = s.override_notes
-FROM stage_engagement s WHERE e.member_id = s.member_id"""
-
-UPDATE_UNCHANGED: Final = """
-UPDATE engagement e SET computed_at = $3, wake_at = s.wake_at
-FROM unnest($1::bigint[], $2::timestamptz[]) AS s (member_id, wake_at)
-WHERE e.member_id = s.member_id"""
-
 SLEEP: Final = "UPDATE engagement SET wake_at = NULL WHERE member_id = ANY ($1::bigint[])"
-
-INSERT_OVERRIDE_ACTION: Final = """
-INSERT INTO engagement_override_history
-    (engagement_id, org_id, user_id, previous_level, new_level, notes, action, performed_by,
-     performed_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
-
-_STAGE_COLUMNS: Final = [
-    "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
-    "level_since", "last_attended_at", "last_rsvp_at", "profile_updated_at", "joined_at",
-    "improvement_before", "overridden_at", "override_expires_at", "explanation_id",
-    "override_explanation_id", "events_attended_90d", "rsvp_count_90d", "thresholds_version",
-    "activity_window_days", "improvement_events", "rule", "org_id", "level", "computed_level",
-    "rules_level", "previous_level", "next_level", "reason", "computed_source",
-    "joined_at_source", "model_version", "improvement_level", "counted_event_ids", "verdict_key",
-    "override_level", "overridden_by", "override_notes",
-]  # fmt: skip
-
-# Not COPY: PostgreSQL refuses that into tables with row-level security.
-INSERT_HISTORY: Final = """
-INSERT INTO engagement_level_history
-    (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
-     cause, reason, computed_level, source)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
-                     $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
-                     $12::text[], $13::text[])"""
-INSERT_OUTBOX: Final = """
-INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])"""
 
 
 class OrganizationState(NamedTuple):
@@ -173,16 +113,6 @@ class MemberCase(NamedTuple):
     has_membership: bool
     has_left: bool
     attended_events: Sequence[tuple[datetime, str]]
-
-
-class Result(NamedTuple):
-    """What has to be written about one member."""
-
-    member: MemberCase
-    evaluation: Evaluation
-    outcome: Outcome
-    messages: Sequence[Message]
-    wake_at: datetime | None
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -305,119 +235,6 @@ def _level(value: str | None) -> Level | None:
     return None if value is None else Level(value)
 
 
-async def write_results(
-    connection: Connection,
-    results: Sequence[Result],
-    explanations: Mapping[Any, int],
-    recorded_at: datetime,
-) -> None:
-    """Write standings, histories and messages of a page whose members the transaction holds.
-
-    `explanations`: id of every pair of texts that occurs. Override history goes before the level
-    history that follows from it.
-    """
-    changed = [r for r in results if _differs(r)]
-    unchanged = [r for r in results if not _differs(r)]
-    for result in changed:
-        for action in result.outcome.override_actions:
-            member = result.member
-            await connection.execute(
-                INSERT_OVERRIDE_ACTION,
-                member.member_id, member.subject.org_id, member.subject.user_id,
-                action.previous_level, action.new_level, action.notes, action.action,
-                action.performed_by, recorded_at, action.expires_at,
-            )  # fmt: skip
-    history, outbox = _publications(changed, recorded_at)
-    if history:
-        await connection.execute(INSERT_HISTORY, *zip(*history, strict=True))
-    if outbox:
-        await connection.execute(INSERT_OUTBOX, *zip(*outbox, strict=True))
-    if changed:
-        await connection.copy_records_to_table(
-            "stage_engagement",
-            records=[_stage_row(r, explanations) for r in changed],
-            columns=_STAGE_COLUMNS,
-        )
-        await connection.execute(UPDATE_FROM_STAGE)
-        await connection.execute("DELETE FROM stage_engagement")
-    if unchanged:
-        await connection.execute(
-            UPDATE_UNCHANGED,
-            [r.member.member_id for r in unchanged],
-            [r.wake_at for r in unchanged],
-            recorded_at,
-        )
-
-
 async def put_to_sleep(connection: Connection, member_ids: Collection[int]) -> None:
     """Members of a suspended organisation wait for it, not for their clock."""
     await connection.execute(SLEEP, list(member_ids))
-
-
-def _differs(result: Result) -> bool:
-    before, after = result.member.standing, result.outcome.standing
-    return (
-        before.computed_at is None
-        or before.published != after.published
-        or before.stored_override != after.stored_override
-        or before.verdict_key != after.verdict_key
-        or before.rules_level != after.rules_level
-    )
-
-
-def _publications(
-    results: Sequence[Result], recorded_at: datetime
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    history, outbox = [], []
-    for member, _, outcome, messages, _ in results:
-        org_id, user_id, _ = member.subject
-        for publication, message in zip(outcome.publications, messages, strict=True):
-            key, level_body, change_body, identity = message
-            outbox.append((member.member_id, publication.revision, key, level_body, change_body))
-            change, published = publication.change, publication.published
-            if change is not None:
-                row = (
-                    identity, member.member_id, publication.revision, change.effective_at,
-                    recorded_at, org_id, user_id, change.from_level, change.to_level,
-                    change.cause, published.reason, published.computed_level,
-                    publication.shown_source,
-                )  # fmt: skip
-                history.append(row)
-    return history, outbox
-
-
-def _stage_row(result: Result, explanations: Mapping[Any, int]) -> tuple[Any, ...]:
-    member, evaluation, outcome, _, wake_at = result
-    standing = outcome.standing
-    published, stored = standing.published, standing.stored_override
-    signals, improvement, ruling = published.signals, evaluation.improvement, evaluation.ruling
-    override = None if stored is None else stored.override
-    counted = [
-        event
-        for at, event in member.attended_events
-        if evaluation.as_of - member.case.thresholds.window < at <= evaluation.as_of
-    ][-MAX_EVIDENCE_EVENTS:]
-    return (
-        member.member_id, standing.revision, standing.computed_at, wake_at,
-        published.next_change_at, published.next_level_change_at,
-        published.level_since, signals.last_attended_at, signals.last_rsvp_at,
-        signals.profile_updated_at, signals.joined_at,
-        None if improvement is None else improvement.before,
-        None if override is None else override.overridden_at,
-        None if override is None else override.expires_at,
-        None if published.texts is None else explanations[published.texts],
-        None if override is None
-        else explanations[override_texts(override.level, override.expires_at is not None)],
-        signals.events_attended_90d, signals.rsvp_count_90d,
-        published.thresholds_version, published.activity_window_days,
-        None if improvement is None else improvement.events,
-        None if ruling is None else ruling.rule,
-        member.subject.org_id, published.level, published.computed_level, standing.rules_level,
-        published.previous_level, published.next_level, published.reason,
-        published.computed_source, signals.joined_at_source, published.model_version,
-        None if improvement is None else improvement.level,
-        counted, standing.verdict_key,
-        None if override is None else override.level,
-        None if stored is None else stored.overridden_by,
-        None if stored is None else stored.notes,
-    )  # fmt: skip

@@ -45,16 +45,17 @@ CREATE TEMPORARY TABLE stage_organization (
 ) ON COMMIT DELETE ROWS"""
 
 # People seen for the first time. Sorted, so that two workers meet in one order. Whoever was erased
-# goes on with the revision and without the older records.
+# goes on with the revision and without the older records; those alone bring nobody back.
 ADD_FROM_ATTENDANCE: Final = """
 WITH missing AS (
-    SELECT DISTINCT s.org_id, s.user_id FROM stage_attendance s
+    SELECT s.org_id, s.user_id, max(s.recorded_at) AS latest FROM stage_attendance s
     WHERE NOT EXISTS (SELECT FROM member m WHERE m.org_id = s.org_id AND m.user_id = s.user_id)
-    ORDER BY 1, 2
+    GROUP BY 1, 2 ORDER BY 1, 2
 ), added AS (
     INSERT INTO member (org_id, user_id, accept_after)
     SELECT n.org_id, n.user_id, e.erased_at FROM missing n
     LEFT JOIN erasure e ON e.subject = erasure_subject(n.org_id || ':' || n.user_id)
+    WHERE e.erased_at IS NULL OR e.erased_at < n.latest
     ON CONFLICT DO NOTHING RETURNING member_id, org_id, user_id, accept_after
 )
 INSERT INTO engagement (member_id, org_id, revision)

@@ -153,15 +153,15 @@ class BatchApplier:
             self._set_clock(now)
             if not decoded.holds_at(now + self._max_future_skew):
                 raise ClockMoved
+            # Erasing and applying records exclude each other.
+            if decoded.erasures:
+                await erasures.hold(connection)
+            else:
+                await erasures.hold_off(connection)
             applied = await self._intake.apply_rows(connection, kind, decoded.rows)
-            for erasure in decoded.erasures:
-                await erasures.erase(
-                    connection,
-                    org_id=erasure.org_id,
-                    user_id=erasure.user_id,
-                    erased_at=erasure.erased_at,
-                    memory=self._erasure_memory,
-                )
+            if decoded.erasures:
+                subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
+                await erasures.erase_all(connection, subjects, self._erasure_memory)
             await dead_letters.insert(
                 connection, [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
             )

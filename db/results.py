@@ -1,0 +1,204 @@
+"""Write what evaluations came to: override history, level history, messages, standings.
+
+All in the caller's transaction, which holds the members. A history row goes before what it tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from db.evaluation import MemberCase
+from db.pool import Connection
+from service.classifier.templates import override_texts
+from service.evaluation import Evaluation
+from service.messages import Message
+from service.standing import Outcome
+from service.texts import Texts
+
+MAX_EVIDENCE_EVENTS: Final = 20
+
+UPDATE_FROM_STAGE: Final = """
+UPDATE engagement e SET
+    revision = s.revision, computed_at = s.computed_at, wake_at = s.wake_at,
+    next_change_at = s.next_change_at, next_level_change_at = s.next_level_change_at,
+    level_since = s.level_since, last_attended_at = s.last_attended_at,
+    last_rsvp_at = s.last_rsvp_at, profile_updated_at = s.profile_updated_at,
+    joined_at = s.joined_at, improvement_before = s.improvement_before,
+    overridden_at = s.overridden_at, override_expires_at = s.override_expires_at,
+    explanation_id = s.explanation_id, override_explanation_id = s.override_explanation_id,
+    events_attended_90d = s.events_attended_90d, rsvp_count_90d = s.rsvp_count_90d,
+    thresholds_version = s.thresholds_version, activity_window_days = s.activity_window_days,
+    improvement_events = s.improvement_events, rule = s.rule, level = s.level,
+    computed_level = s.computed_level, rules_level = s.rules_level,
+    previous_level = s.previous_level, next_level = s.next_level, reason = s.reason,
+    computed_source = s.computed_source, joined_at_source = s.joined_at_source,
+    model_version = s.model_version, improvement_level = s.improvement_level,
+    counted_event_ids = s.counted_event_ids, verdict_key = s.verdict_key,
+    override_level = s.override_level, overridden_by = s.overridden_by,
+    override_notes = s.override_notes
+FROM stage_engagement s WHERE e.member_id = s.member_id"""
+
+UPDATE_UNCHANGED: Final = """
+UPDATE engagement e SET computed_at = $3, wake_at = s.wake_at
+FROM unnest($1::bigint[], $2::timestamptz[]) AS s (member_id, wake_at)
+WHERE e.member_id = s.member_id"""
+
+INSERT_OVERRIDE_ACTION: Final = """
+INSERT INTO engagement_override_history
+    (engagement_id, org_id, user_id, previous_level, new_level, notes, action, performed_by,
+     performed_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
+
+_STAGE_COLUMNS: Final = [
+    "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
+    "level_since", "last_attended_at", "last_rsvp_at", "profile_updated_at", "joined_at",
+    "improvement_before", "overridden_at", "override_expires_at", "explanation_id",
+    "override_explanation_id", "events_attended_90d", "rsvp_count_90d", "thresholds_version",
+    "activity_window_days", "improvement_events", "rule", "org_id", "level", "computed_level",
+    "rules_level", "previous_level", "next_level", "reason", "computed_source",
+    "joined_at_source", "model_version", "improvement_level", "counted_event_ids", "verdict_key",
+    "override_level", "overridden_by", "override_notes",
+]  # fmt: skip
+
+# Not COPY: PostgreSQL refuses that into tables with row-level security.
+INSERT_HISTORY: Final = """
+INSERT INTO engagement_level_history
+    (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
+     cause, reason, computed_level, source)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
+                     $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+                     $12::text[], $13::text[])"""
+INSERT_OUTBOX: Final = """
+INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])"""
+
+
+class Result(NamedTuple):
+    """What has to be written about one member."""
+
+    member: MemberCase
+    evaluation: Evaluation
+    outcome: Outcome
+    messages: Sequence[Message]
+    wake_at: datetime | None
+
+
+async def write_results(
+    connection: Connection,
+    results: Sequence[Result],
+    explanations: Mapping[Texts, int],
+    recorded_at: datetime,
+) -> None:
+    """Write standings, histories and messages of a page whose members the transaction holds.
+
+    `explanations`: id of every pair of texts that occurs. Needs a connection prepared by
+    `db.evaluation.prepare_connection`.
+    """
+    changed = [r for r in results if _differs(r)]
+    unchanged = [r for r in results if not _differs(r)]
+    await write_publications(connection, changed, recorded_at)
+    if changed:
+        await connection.copy_records_to_table(
+            "stage_engagement",
+            records=[_stage_row(r, explanations) for r in changed],
+            columns=_STAGE_COLUMNS,
+        )
+        await connection.execute(UPDATE_FROM_STAGE)
+        await connection.execute("DELETE FROM stage_engagement")
+    if unchanged:
+        await connection.execute(
+            UPDATE_UNCHANGED,
+            [r.member.member_id for r in unchanged],
+            [r.wake_at for r in unchanged],
+            recorded_at,
+        )
+
+
+async def write_publications(
+    connection: Connection, results: Sequence[Result], recorded_at: datetime
+) -> None:
+    """Write both histories and the messages, but not the standings."""
+    for member, _, outcome, *_ in results:
+        for action in outcome.override_actions:
+            await connection.execute(
+                INSERT_OVERRIDE_ACTION,
+                member.member_id, member.subject.org_id, member.subject.user_id,
+                action.previous_level, action.new_level, action.notes, action.action,
+                action.performed_by, recorded_at, action.expires_at,
+            )  # fmt: skip
+    history, outbox = _publications(results, recorded_at)
+    if history:
+        await connection.execute(INSERT_HISTORY, *zip(*history, strict=True))
+    if outbox:
+        await connection.execute(INSERT_OUTBOX, *zip(*outbox, strict=True))
+
+
+def _differs(result: Result) -> bool:
+    before, after = result.member.standing, result.outcome.standing
+    return (
+        before.computed_at is None
+        or before.published != after.published
+        or before.stored_override != after.stored_override
+        or before.verdict_key != after.verdict_key
+        or before.rules_level != after.rules_level
+    )
+
+
+def _publications(
+    results: Sequence[Result], recorded_at: datetime
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    history, outbox = [], []
+    for member, _, outcome, messages, _ in results:
+        org_id, user_id, _ = member.subject
+        for publication, message in zip(outcome.publications, messages, strict=True):
+            key, level_body, change_body, identity = message
+            outbox.append((member.member_id, publication.revision, key, level_body, change_body))
+            change, published = publication.change, publication.published
+            if change is not None:
+                row = (
+                    identity, member.member_id, publication.revision, change.effective_at,
+                    recorded_at, org_id, user_id, change.from_level, change.to_level,
+                    change.cause, published.reason, published.computed_level,
+                    publication.shown_source,
+                )  # fmt: skip
+                history.append(row)
+    return history, outbox
+
+
+def _stage_row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:
+    member, evaluation, outcome, _, wake_at = result
+    standing = outcome.standing
+    published, stored = standing.published, standing.stored_override
+    signals, improvement, ruling = published.signals, evaluation.improvement, evaluation.ruling
+    override = None if stored is None else stored.override
+    counted = [
+        event
+        for at, event in member.attended_events
+        if evaluation.as_of - member.case.thresholds.window < at <= evaluation.as_of
+    ][-MAX_EVIDENCE_EVENTS:]
+    return (
+        member.member_id, standing.revision, standing.computed_at, wake_at,
+        published.next_change_at, published.next_level_change_at,
+        published.level_since, signals.last_attended_at, signals.last_rsvp_at,
+        signals.profile_updated_at, signals.joined_at,
+        None if improvement is None else improvement.before,
+        None if override is None else override.overridden_at,
+        None if override is None else override.expires_at,
+        None if published.texts is None else explanations[published.texts],
+        None if override is None
+        else explanations[override_texts(override.level, override.expires_at is not None)],
+        signals.events_attended_90d, signals.rsvp_count_90d,
+        published.thresholds_version, published.activity_window_days,
+        None if improvement is None else improvement.events,
+        None if ruling is None else ruling.rule,
+        member.subject.org_id, published.level, published.computed_level, standing.rules_level,
+        published.previous_level, published.next_level, published.reason,
+        published.computed_source, signals.joined_at_source, published.model_version,
+        None if improvement is None else improvement.level,
+        counted, standing.verdict_key,
+        None if override is None else override.level,
+        None if stored is None else stored.overridden_by,
+        None if stored is None else stored.notes,
+    )  # fmt: skip
