@@ -112,13 +112,15 @@ class FakeClaude:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             try:
-                response = await self._respond(request_line, recorded)
+                response = await self._respond(request_line, recorded, reader)
             finally:
                 self._at_once -= 1
             if response is None or not await _send(writer, response):
                 return
 
-    async def _respond(self, request_line: str, recorded: Recorded) -> Response | None:
+    async def _respond(
+        self, request_line: str, recorded: Recorded, reader: asyncio.StreamReader
+    ) -> Response | None:
         if not request_line.startswith("POST /v1/messages "):
             return error(404, "not_found_error", "no such address")
         self.requests.append(recorded)
@@ -127,7 +129,8 @@ class FakeClaude:
             return objection
         act = self.script.popleft() if self.script else self.otherwise
         if act is Act.HANG:
-            await asyncio.sleep(3_600)
+            await reader.read(1)  # until the other side gives up
+            return None
         if act is Act.SLOW:
             await asyncio.sleep(self.delay_s)
         if act in ERRORS:
