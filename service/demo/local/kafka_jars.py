@@ -12,10 +12,9 @@ import hashlib
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-import truststore
 
 from service.demo.local import folders
 from service.demo.local.keeper import LocalServerError
@@ -53,8 +52,9 @@ def locked_jars() -> list[Jar]:
     return [Jar(Path(path), sha256) for sha256, path in pairs]
 
 
+@cache
 def kafka_jars() -> Path:
-    """The folder of Kafka's jars in the cache, complete and checked; fetched at first use.
+    """The folder of Kafka's jars in the cache, complete and checked; fetched if need be.
 
     Raises LocalServerError when a jar can't be fetched or is not the one of the list. Safe to
     call from several processes at once.
@@ -62,15 +62,17 @@ def kafka_jars() -> Path:
     # The name holds the list's own checksum: an edited list is another folder.
     fingerprint = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     folder = folders.cache_folder() / f"kafka-{KAFKA_VERSION}-{fingerprint}"
-    if folder.exists():
-        return folder
     with folders.locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.exists():
+        if not all(_is_whole(folder / jar.path.name, jar) for jar in locked_jars()):
+            shutil.rmtree(folder, ignore_errors=True)
             _fetch_all(folder)
     return folder
 
 
 def _fetch_all(folder: Path) -> None:
+    # Imported here, as jgo below, because only the very first start needs it.
+    import truststore
+
     part = folder.with_name(f"{folder.name}.part")
     # A start that was stopped half-way left checked jars here: only the missing ones are fetched.
     (part / "jars").mkdir(parents=True, exist_ok=True)
@@ -93,46 +95,48 @@ def _fetch_all(folder: Path) -> None:
 
 
 def _fetch(jar: Jar, part: Path) -> None:
+    """Fetch one jar; a torn download is tried again, one that stays different is refused."""
     target = part / "jars" / jar.path.name
-    if target.exists() and _sha256(target) == jar.sha256:
-        return
-    error: Exception | None = None
-    for _ in range(ATTEMPTS):
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if _is_whole(target, jar):
+            return
         try:
-            fetched = _download(jar, part / "repository")
-        except (OSError, RuntimeError) as failure:
-            # A broken download may lie in the repository, where jgo would take it for whole.
-            (part / "repository" / jar.path).unlink(missing_ok=True)
-            error = failure
-            continue
-        if _sha256(fetched) != jar.sha256:
-            message = f"{jar.path} is not the jar of {LOCK.name}: its checksum differs"
-            raise LocalServerError(message)
-        shutil.copyfile(fetched, target.with_suffix(".part"))
-        target.with_suffix(".part").rename(target)
-        return
-    message = (
-        f"Apache Kafka's {jar.path.name} can't be fetched ({error}). Check the network, or set "
-        "KAFKA_BOOTSTRAP_SERVERS to use a broker of your own"
-    )
-    raise LocalServerError(message) from error
+            fetched = _download(jar, part / "repository", with_mavens=attempt == 0)
+        except (OSError, RuntimeError) as error:
+            reason = str(error)
+        else:
+            if _is_whole(fetched, jar):
+                shutil.copyfile(fetched, target)
+            else:
+                reason = f"its checksum is not the one of {LOCK.name}"
+        # What lies there would be taken for whole by the next attempt.
+        (part / "repository" / jar.path).unlink(missing_ok=True)
+    if not _is_whole(target, jar):
+        message = (
+            f"Apache Kafka's {jar.path.name} can't be fetched: {reason}. Check the network, or "
+            "set KAFKA_BOOTSTRAP_SERVERS to use a broker of your own"
+        )
+        raise LocalServerError(message)
 
 
-def _download(jar: Jar, repository: Path) -> Path:
-    # Imported here because it takes long and only the first start needs it.
+def _download(jar: Jar, repository: Path, *, with_mavens: bool) -> Path:
+    """Fetch by jgo; jars that Maven has on this machine already are read if asked for."""
     from jgo.config import GlobalSettings
     from jgo.maven import MavenContext
 
-    settings = GlobalSettings.load()
     context = MavenContext(
         repo_cache=repository,
-        # Jars that Maven has on this machine already are read, and checked like all others.
-        local_repos=[settings.repo_cache],
+        local_repos=[GlobalSettings.load().repo_cache] if with_mavens else [],
         timeout=TIMEOUT_S,
     )
     *group, artifact, version, _ = jar.path.parts
     project = context.project(".".join(group), artifact)
     return Path(project.at_version(version).artifact().resolve())
+
+
+def _is_whole(path: Path, jar: Jar) -> bool:
+    return path.exists() and _sha256(path) == jar.sha256
 
 
 def _sha256(path: Path) -> str:
