@@ -8,11 +8,21 @@ silently ignored is worse than none.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from service.errors import SettingsError
 
@@ -20,6 +30,17 @@ PREFIX: Final = "ENGAGEMENT_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must begin with postgresql://")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("has a port that is no number") from None
+    return url
 
 
 def _plain(name: str) -> AliasChoices:
@@ -42,7 +63,7 @@ class Settings(BaseModel):
         validation_alias=_plain("KAFKA_BOOTSTRAP_SERVERS"),
         description="Kafka brokers, host:port, comma-separated",
     )
-    database_url: SecretStr = Field(
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql)] = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/engagement"),
         validation_alias=_plain("DATABASE_URL"),
         description="PostgreSQL connection string",
@@ -58,22 +79,44 @@ class Settings(BaseModel):
 
     # Topics.
     topic_attendance: Topic = Field(
-        "community.attendance.v1", validation_alias=_ours("TOPIC_ATTENDANCE")
+        "community.attendance.v1",
+        validation_alias=_ours("TOPIC_ATTENDANCE"),
+        description="In: attendance",
     )
-    topic_rsvp: Topic = Field("community.rsvp.v1", validation_alias=_ours("TOPIC_RSVP"))
+    topic_rsvp: Topic = Field(
+        "community.rsvp.v1",
+        validation_alias=_ours("TOPIC_RSVP"),
+        description="In: answers to invitations",
+    )
     topic_profile_update: Topic = Field(
-        "community.profile-update.v1", validation_alias=_ours("TOPIC_PROFILE_UPDATE")
+        "community.profile-update.v1",
+        validation_alias=_ours("TOPIC_PROFILE_UPDATE"),
+        description="In: profile updates",
     )
     topic_membership: Topic = Field(
-        "community.membership.v1", validation_alias=_ours("TOPIC_MEMBERSHIP")
+        "community.membership.v1",
+        validation_alias=_ours("TOPIC_MEMBERSHIP"),
+        description="In: joining, leaving, erasure",
     )
     topic_organization: Topic = Field(
-        "community.organization.v1", validation_alias=_ours("TOPIC_ORGANIZATION")
+        "community.organization.v1",
+        validation_alias=_ours("TOPIC_ORGANIZATION"),
+        description="In: organisations",
     )
-    topic_level: Topic = Field("engagement.level.v1", validation_alias=_ours("TOPIC_LEVEL"))
-    topic_change: Topic = Field("engagement.change.v1", validation_alias=_ours("TOPIC_CHANGE"))
+    topic_level: Topic = Field(
+        "engagement.level.v1",
+        validation_alias=_ours("TOPIC_LEVEL"),
+        description="Out: current state of every member, compacted",
+    )
+    topic_change: Topic = Field(
+        "engagement.change.v1",
+        validation_alias=_ours("TOPIC_CHANGE"),
+        description="Out: changes of level",
+    )
     topic_dead_letter: Topic = Field(
-        "engagement.dead-letter.v1", validation_alias=_ours("TOPIC_DEAD_LETTER")
+        "engagement.dead-letter.v1",
+        validation_alias=_ours("TOPIC_DEAD_LETTER"),
+        description="Out: records that can never be applied",
     )
     topic_partitions: int = Field(
         8, ge=1, le=1000, validation_alias=_ours("TOPIC_PARTITIONS"),
@@ -134,8 +177,18 @@ class Settings(BaseModel):
         validation_alias=_ours("CLASSIFIER"),
         description="`auto` uses Claude where a key is set; `rules` never does",
     )
-    model: str = Field("claude-haiku-5-5", validation_alias=_ours("MODEL"))
-    claude_concurrency: int = Field(8, ge=1, le=256, validation_alias=_ours("CLAUDE_CONCURRENCY"))
+    model: str = Field(
+        "claude-haiku-5-5",
+        validation_alias=_ours("MODEL"),
+        description="The Claude model",
+    )
+    claude_concurrency: int = Field(
+        8,
+        ge=1,
+        le=256,
+        validation_alias=_ours("CLAUDE_CONCURRENCY"),
+        description="Calls to Claude at once",
+    )
     claude_daily_calls: int = Field(
         10_000, ge=0, validation_alias=_ours("CLAUDE_DAILY_CALLS"),
         description="Calls to Claude a day (UTC), attempts counted",
@@ -146,33 +199,103 @@ class Settings(BaseModel):
     )  # fmt: skip
 
     # HTTP.
-    api_host: str = Field("127.0.0.1", validation_alias=_ours("API_HOST"))
-    api_port: Port = Field(8080, validation_alias=_ours("API_PORT"))
-    api_ops_host: str = Field("127.0.0.1", validation_alias=_ours("API_OPS_HOST"))
-    api_ops_port: Port = Field(9090, validation_alias=_ours("API_OPS_PORT"))
-    worker_ops_host: str = Field("127.0.0.1", validation_alias=_ours("WORKER_OPS_HOST"))
-    worker_ops_port: Port = Field(6066, validation_alias=_ours("WORKER_OPS_PORT"))
-    jwt_jwks_url: str | None = Field(None, validation_alias=_ours("JWT_JWKS_URL"))
-    jwt_public_key_file: str | None = Field(None, validation_alias=_ours("JWT_PUBLIC_KEY_FILE"))
-    jwt_dev_secret: SecretStr | None = Field(None, validation_alias=_ours("JWT_DEV_SECRET"))
-    jwt_issuer: str = Field("engagement", validation_alias=_ours("JWT_ISSUER"))
-    jwt_audience: str = Field("engagement-api", validation_alias=_ours("JWT_AUDIENCE"))
+    api_host: str = Field(
+        "127.0.0.1",
+        validation_alias=_ours("API_HOST"),
+        description="Address that the API listens on",
+    )
+    api_port: Port = Field(
+        8080,
+        validation_alias=_ours("API_PORT"),
+        description="Port of the API",
+    )
+    api_ops_host: str = Field(
+        "127.0.0.1",
+        validation_alias=_ours("API_OPS_HOST"),
+        description="Address of the API's probes and metrics",
+    )
+    api_ops_port: Port = Field(
+        9090,
+        validation_alias=_ours("API_OPS_PORT"),
+        description="Port of the API's probes and metrics",
+    )
+    worker_ops_host: str = Field(
+        "127.0.0.1",
+        validation_alias=_ours("WORKER_OPS_HOST"),
+        description="Address of the worker's probes and metrics",
+    )
+    worker_ops_port: Port = Field(
+        6066,
+        validation_alias=_ours("WORKER_OPS_PORT"),
+        description="Port of the worker's probes and metrics",
+    )
+    jwt_jwks_url: str | None = Field(
+        None,
+        validation_alias=_ours("JWT_JWKS_URL"),
+        description="Where the keys of the API's bearer tokens are",
+    )
+    jwt_public_key_file: str | None = Field(
+        None,
+        validation_alias=_ours("JWT_PUBLIC_KEY_FILE"),
+        description="A file with the public key instead",
+    )
+    jwt_dev_secret: SecretStr | None = Field(
+        None,
+        validation_alias=_ours("JWT_DEV_SECRET"),
+        description="A shared secret instead; for development only",
+    )
+    jwt_issuer: str = Field(
+        "engagement",
+        validation_alias=_ours("JWT_ISSUER"),
+        description="`iss` of accepted tokens",
+    )
+    jwt_audience: str = Field(
+        "engagement-api",
+        validation_alias=_ours("JWT_AUDIENCE"),
+        description="`aud` of accepted tokens",
+    )
 
     # Security of the connections.
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", validation_alias=_ours("KAFKA_SECURITY_PROTOCOL")
+        "PLAINTEXT",
+        validation_alias=_ours("KAFKA_SECURITY_PROTOCOL"),
+        description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", validation_alias=_ours("KAFKA_SASL_MECHANISM")
+        "SCRAM-SHA-512",
+        validation_alias=_ours("KAFKA_SASL_MECHANISM"),
+        description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
     )
-    kafka_sasl_username: str | None = Field(None, validation_alias=_ours("KAFKA_SASL_USERNAME"))
+    kafka_sasl_username: str | None = Field(
+        None,
+        validation_alias=_ours("KAFKA_SASL_USERNAME"),
+        description="User at the brokers",
+    )
     kafka_sasl_password: SecretStr | None = Field(
-        None, validation_alias=_ours("KAFKA_SASL_PASSWORD")
+        None,
+        validation_alias=_ours("KAFKA_SASL_PASSWORD"),
+        description="Password at the brokers",
     )
-    kafka_ssl_ca_file: str | None = Field(None, validation_alias=_ours("KAFKA_SSL_CA_FILE"))
-    kafka_ssl_cert_file: str | None = Field(None, validation_alias=_ours("KAFKA_SSL_CERT_FILE"))
-    kafka_ssl_key_file: str | None = Field(None, validation_alias=_ours("KAFKA_SSL_KEY_FILE"))
-    database_ssl_ca_file: str | None = Field(None, validation_alias=_ours("DATABASE_SSL_CA_FILE"))
+    kafka_ssl_ca_file: str | None = Field(
+        None,
+        validation_alias=_ours("KAFKA_SSL_CA_FILE"),
+        description="Certificates that the brokers' must follow from",
+    )
+    kafka_ssl_cert_file: str | None = Field(
+        None,
+        validation_alias=_ours("KAFKA_SSL_CERT_FILE"),
+        description="Our certificate for the brokers",
+    )
+    kafka_ssl_key_file: str | None = Field(
+        None,
+        validation_alias=_ours("KAFKA_SSL_KEY_FILE"),
+        description="The key to it",
+    )
+    database_ssl_ca_file: str | None = Field(
+        None,
+        validation_alias=_ours("DATABASE_SSL_CA_FILE"),
+        description="Certificates that PostgreSQL's must follow from; turns TLS on",
+    )
     allow_plaintext: bool = Field(
         False,
         validation_alias=_ours("ALLOW_PLAINTEXT"),
@@ -181,7 +304,9 @@ class Settings(BaseModel):
 
     # Operation.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias=_ours("LOG_LEVEL")
+        "INFO",
+        validation_alias=_ours("LOG_LEVEL"),
+        description="DEBUG, INFO, WARNING or ERROR",
     )
     log_format: Literal["auto", "json", "plain"] = Field(
         "auto",
@@ -208,7 +333,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     unknown = sorted(n for n in environment if n.startswith(PREFIX) and n not in names)
     if unknown:
         raise SettingsError(
-            f"unknown setting {', '.join(unknown)}: see `engagement config` for the names"
+            f"unknown setting {', '.join(_with_likely(n, names) for n in unknown)}: "
+            "`engagement config --markdown` lists them all"
         )
     given: dict[str, Any] = {n: environment[n] for n in names if environment.get(n, "") != ""}
     try:
@@ -217,9 +343,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError(_explain(error)) from None
 
 
+def _with_likely(unknown: str, names: Collection[str]) -> str:
+    likely = get_close_matches(unknown, names, n=1)
+    return f"{unknown} (do you mean {likely[0]}?)" if likely else unknown
+
+
 def _explain(error: ValidationError) -> str:
     # Never the value: it may be a secret.
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
         for problem in error.errors(include_input=False, include_context=False)
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from service.errors import NotReady, Retryable
+from service.errors import InvalidInput, NotReady, Retryable
 from service.events import InputKind
 from service.settings import Settings
 from streams.connection import away, client_arguments
@@ -113,6 +114,37 @@ async def wrong_policies(settings: Settings) -> dict[str, str]:
                 if policy != wanted[name]:
                     found[name] = policy
     return found
+
+
+async def partitions_of(settings: Settings, names: Collection[str]) -> dict[str, list[int]]:
+    """Partitions of those of the topics that exist. Raises Retryable when no broker answers."""
+    async with _Admin(settings) as admin:
+        # Asked for all: naming a topic may create it on a broker that does so by itself.
+        described = await admin.describe_topics()
+    return {
+        topic["topic"]: sorted(p["partition"] for p in topic["partitions"])
+        for topic in described
+        if topic["topic"] in names and not topic["error_code"]
+    }
+
+
+def topic_named(settings: Settings, name: str) -> str:
+    """The topic in force for its own name, its default name or the last word of that.
+
+    Raises InvalidInput, which lists the topics.
+    """
+    known: dict[str, str] = {}
+    for field, info in type(settings).model_fields.items():
+        default = info.default
+        if field.startswith("topic_") and isinstance(default, str):
+            in_force = str(getattr(settings, field))
+            short = default.removesuffix(".v1").rpartition(".")[2]
+            known |= {in_force: in_force}
+            known = {default: in_force, short: in_force} | known
+    if name not in known:
+        listed = ", ".join(topic.name for topic in topics(settings))
+        raise InvalidInput(f"no topic of ours is called {name}: {listed}")
+    return known[name]
 
 
 class _Admin:
