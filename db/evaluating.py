@@ -109,6 +109,39 @@ class Evaluating:
         publications = sum(len(r.outcome.publications) for r in results)
         return Page(len(causes), len(results), changes, publications, len(missed))
 
+    async def foresee(
+        self, connection: Connection, members: Mapping[int, str]
+    ) -> tuple[list[MemberCase], dict[int, Result]]:
+        """What evaluating these members (member_id -> org_id) now would come to; writes no result.
+
+        Members of suspended organisations have none, except for those who leave. A judge may ask
+        for verdicts: roll the transaction back to write nothing at all.
+        """
+        as_of = await offsets.read_now(connection)
+        organizations = await evaluation.read_organizations(connection, set(members.values()))
+        cases = await self.reader.read(connection, members, organizations, as_of)
+        evaluated = [c for c in cases if not _waits(c, organizations)]
+        causes: dict[int, Collection[str]] = dict.fromkeys(members, ())
+        results = await self._decide(connection, evaluated, causes, as_of)
+        return cases, {result.member.member_id: result for result in results}
+
+    async def look_back(
+        self, connection: Connection, members: Mapping[int, str], as_of: datetime
+    ) -> list[tuple[MemberCase, Evaluation]]:
+        """These members at any instant, from the current records, by the rules alone.
+
+        Without overrides; later-dated facts count as future ones. Nobody of a suspended
+        organisation is scored, nor has a clock. Writes nothing.
+        """
+        organizations = await evaluation.read_organizations(connection, set(members.values()))
+        found = []
+        for member in await self.reader.read(connection, members, organizations, as_of):
+            evaluated = evaluate(member.case._replace(override=None), as_of)
+            if organizations[member.subject.org_id].status == "suspended":
+                evaluated = evaluated._replace(next_change_at=None)
+            found.append((member, evaluated))
+        return found
+
     async def write(
         self, connection: Connection, results: Sequence[Result], recorded_at: datetime
     ) -> None:
@@ -124,11 +157,7 @@ class Evaluating:
         organizations: Mapping[str, OrganizationState],
     ) -> list[MemberCase]:
         """Members of suspended organisations wait, except for those who leave."""
-        waiting = [
-            m
-            for m in members
-            if organizations[m.subject.org_id].status == "suspended" and not m.has_left
-        ]
+        waiting = [m for m in members if _waits(m, organizations)]
         if not waiting:
             return list(members)
         await evaluation.put_to_sleep(connection, [m.member_id for m in waiting])
@@ -189,6 +218,11 @@ def decide(
     ]
     due_at = wake_at(member.case, evaluated, outcome.standing)
     return Result(member, evaluated, outcome, messages, due_at)
+
+
+def _waits(member: MemberCase, organizations: Mapping[str, OrganizationState]) -> bool:
+    """Nobody is evaluated in a suspended organisation, except for those who leave."""
+    return organizations[member.subject.org_id].status == "suspended" and not member.has_left
 
 
 def _texts_of(outcome: Outcome) -> list[Texts]:

@@ -1,0 +1,45 @@
+"""Who of a handful of members is due, and taking their marks: for commands about a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from db.due import Causes
+from db.pool import Connection
+
+TAKE_MARKS_OF: Final = """
+WITH taken AS (
+    DELETE FROM due_member WHERE mark_id = ANY (ARRAY(
+        SELECT mark_id FROM due_member WHERE member_id = ANY ($1::bigint[])
+        ORDER BY mark_id FOR UPDATE SKIP LOCKED))
+    RETURNING member_id, cause
+)
+SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
+
+# Marks of users and of organisations concern others too, and stay for the workers.
+SELECT_OTHERWISE_DUE: Final = """
+SELECT e.member_id, 'signals' AS cause FROM engagement e JOIN member m USING (member_id)
+WHERE e.member_id = ANY ($1::bigint[])
+  AND EXISTS (SELECT FROM due_user u WHERE u.user_id = m.user_id)
+UNION ALL
+SELECT e.member_id, o.cause FROM engagement e JOIN due_organization o USING (org_id)
+WHERE e.member_id = ANY ($1::bigint[]) AND e.member_id > o.after_member_id
+UNION ALL
+SELECT e.member_id, NULL FROM engagement e
+WHERE e.member_id = ANY ($1::bigint[]) AND e.wake_at <= engagement_now()"""
+
+
+async def take_of(connection: Connection, members: Mapping[int, object], *, force: bool) -> Causes:
+    """Those of `members` who are due, with why; all of them with `force`.
+
+    The caller's transaction takes their marks. No cause means that only time has passed.
+    """
+    ids = sorted(members)
+    causes: Causes = {row[0]: set(row[1]) for row in await connection.fetch(TAKE_MARKS_OF, ids)}
+    for member_id, cause in await connection.fetch(SELECT_OTHERWISE_DUE, ids):
+        causes.setdefault(member_id, set()).update(() if cause is None else (cause,))
+    if force:
+        for member_id in ids:
+            causes.setdefault(member_id, set())
+    return causes

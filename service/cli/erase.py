@@ -1,0 +1,57 @@
+"""`engagement erase`: forget a member of an organisation, and say what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from datetime import timedelta
+
+import click
+import msgspec
+
+from db import erasures, migrate, offsets
+from db.pool import acquired, open_pool, transaction
+from service.erasing import Erased
+from service.settings import Settings, load_settings
+
+
+@click.command()
+@click.argument("org", metavar="ORG")
+@click.argument("user", metavar="USER")
+@click.option("--json", "as_json", is_flag=True, help="The receipt as JSON.")
+def erase(*, org: str, user: str, as_json: bool) -> None:
+    """Forget USER in organisation ORG, and keep out what was recorded until now.
+
+    Repeating it does no harm. What only time removes is in the receipt.
+    """
+    erased = asyncio.run(_erase(load_settings(), org, user))
+    receipt = erased.receipt
+    if as_json:
+        body = asdict(receipt) | {"remaining": [r._asdict() for r in receipt.remaining]}
+        click.echo(msgspec.json.encode(body).decode())
+        return
+    if not erased.was_known:
+        click.echo("nothing was known; what was recorded until now is kept out from here on")
+    click.echo(f"erased at {receipt.erased_at.isoformat().replace('+00:00', 'Z')}; removed:")
+    for kind, count in sorted(receipt.removed.items()):
+        click.echo(f"  {kind:<24}{count:>8}")
+    click.echo("what expires by itself:")
+    for remaining in receipt.remaining:
+        click.echo(f"  {remaining.where:<24}by {remaining.until}")
+
+
+async def _erase(settings: Settings, org: str, user: str) -> Erased:
+    pool = await open_pool(settings, purpose="erase", size=1)
+    try:
+        async with acquired(pool) as connection:
+            await migrate.require_current(connection)
+        async with transaction(pool) as connection:
+            return await erasures.erase(
+                connection,
+                org_id=org,
+                user_id=user,
+                erased_at=await offsets.read_now(connection),
+                memory=timedelta(days=settings.erasure_memory_days),
+            )
+    finally:
+        pool.terminate()
