@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+MAX_ID_LENGTH: Final = 128
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@|-]{0,127}"
 MAX_TEXT_LENGTH: Final = 200
 MAX_VALUE_BYTES: Final = 64 * 1024

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from operator import itemgetter
 from typing import (
     Annotated,
@@ -21,16 +23,17 @@ from typing import (
     Never,
     Protocol,
     Union,
+    cast,
     get_args,
     get_type_hints,
 )
 
 import msgspec
 
-from service.decoding import decode, decode_erasure, is_id
+from service.decoding import decode, decode_erasure
 from service.errors import DeadLetter, DeadLetterCode
 from service.events import (
-    ID_PATTERN,
+    MAX_ID_LENGTH,
     MAX_TEXT_LENGTH,
     MAX_VALUE_BYTES,
     MODELS,
@@ -158,30 +161,37 @@ def _struct(kind: InputKind) -> type[msgspec.Struct]:
 
 
 _DECODERS: Final = {kind: msgspec.json.Decoder(_struct(kind)).decode for kind in InputKind}
-_TIME_FIELDS: Final = {
+_TIMES: Final = {
     kind: [
-        position
+        itemgetter(position)
         for position, name in enumerate(model.model_fields)
         if get_type_hints(model, include_extras=True)[name] == Instant
     ]
     for kind, model in MODELS.items()
 }
-_TEXT_FIELDS: Final = {
+_TEXT: Final = {
     InputKind.MEMBERSHIP: itemgetter(5),
     InputKind.ORGANIZATION: itemgetter(2),
 }
-_ID_FIELDS: Final = {
+_IDS: Final = {
     InputKind.ATTENDANCE: itemgetter(0, 1, 2, 3),
     InputKind.RSVP: itemgetter(0, 1, 2, 3),
     InputKind.PROFILE_UPDATE: itemgetter(0, 1),
     InputKind.MEMBERSHIP: itemgetter(0, 1, 2),
     InputKind.ORGANIZATION: itemgetter(0, 1),
 }
-_IDS: Final = re.compile(rf"(?:{ID_PATTERN}+\n)*+", re.ASCII)
 
-# Times that msgspec reads otherwise than we do: it rounds beyond microseconds, accepts offsets
-# without a colon, and a space between date and time.
-_OTHER_TIMES: Final = re.compile(rb':\d\d(?:[.]\d{7}|[.\d]*[+-]\d{4}")|-\d\d \d\d:')
+# Ids of a whole batch are checked at once: nothing but these bytes, and none of the marks first.
+_ID_BYTES: Final = (string.ascii_letters + string.digits + "._@|-").encode()
+_NOT_FIRST: Final = tuple(f"\n{mark}".encode() for mark in "._@|-\n")
+
+# Times that msgspec reads otherwise than we do, with every digit as zero: it rounds beyond
+# microseconds and accepts a space between date and time. Last, with digits as they are: offsets
+# without a colon (those other than zero show in the time zone).
+_DIGITS_AS_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
+_OTHER_TIMES: Final = (b".0000000", b"00-00 00:")
+_OFFSET_ENDS: Final = (b'+0000"', b'-0000"')
+_OTHER_OFFSETS: Final = re.compile(rb':\d\d(?:[.]\d+)?[+-]0000"')
 
 
 def decode_batch(
@@ -200,20 +210,20 @@ def decode_batch(
     """
     decoded = Decoded(kind)
     rows = _decode_all(kind, records)
+    latest = _latest_time(kind, rows)
+    if latest is not None and latest <= latest_allowed and not rejected:
+        decoded.accepted, decoded.latest_accepted = len(rows), latest
+        decoded.rows, decoded.clashes = newest(kind, cast("list[Row]", rows))
+        return decoded
     failures = consecutive_failures
     accepted: list[Row] = []
-    times = _TIME_FIELDS[kind]
-    latest_accepted = decoded.latest_accepted
     for record, plain_row in zip(records, rows, strict=True):
         try:
             row = plain_row or _decode_one(kind, record, decoded, latest_allowed)
             if row is not None:
-                latest = max([row[position] for position in times])
-                if latest > latest_allowed:
-                    _refuse_future(decoded, latest)
+                _check_row(kind, row, decoded, latest_allowed)
                 if rejected and record.offset in rejected:
                     _refuse(DeadLetterCode.REJECTED, "the database refuses its values")
-                latest_accepted = max(latest_accepted, latest)
                 accepted.append(row)
             decoded.accepted += 1
             failures = 0
@@ -224,9 +234,24 @@ def decode_batch(
                 decoded.stop_after = record.offset
                 break
     decoded.consecutive_failures = failures
-    decoded.latest_accepted = max(decoded.latest_accepted, latest_accepted)
     decoded.rows, decoded.clashes = newest(kind, accepted)
     return decoded
+
+
+def _latest_time(kind: InputKind, rows: Sequence[Row | None]) -> datetime | None:
+    """The latest time of the batch, or None when a record needs a closer look."""
+    if not rows or None in rows:
+        return None
+    sure = cast("Sequence[Row]", rows)
+    latest: datetime = max(max(map(get, sure)) for get in _TIMES[kind])
+    return latest
+
+
+def _check_row(kind: InputKind, row: Row, decoded: Decoded, latest_allowed: datetime) -> None:
+    latest = max(get(row) for get in _TIMES[kind])
+    if latest > latest_allowed:
+        _refuse_future(decoded, latest)
+    decoded.latest_accepted = max(decoded.latest_accepted, latest)
 
 
 def _refuse(code: DeadLetterCode, message: str) -> Never:
@@ -277,30 +302,51 @@ def _decode_all(kind: InputKind, records: Sequence[RawRecord]) -> list[Row | Non
 
 def _drop_doubtful(kind: InputKind, records: Sequence[RawRecord], rows: list[Row | None]) -> None:
     """Set to None whatever the models have to judge; checks of the whole batch come first."""
-    ids_of = _ID_FIELDS[kind]
-    ids = [part for row in rows if row is not None for part in ids_of(row)]
-    joined = "\n".join(ids) + "\n" if ids else ""
-    ids_fine = _IDS.fullmatch(joined) is not None and joined.count("\n") == len(ids)
-    raw = b"\n".join(record.value or b"" for record in records)
-    bytes_fine = raw.isascii() and _OTHER_TIMES.search(raw) is None
-    text_of = _TEXT_FIELDS.get(kind)
-    times = _TIME_FIELDS[kind]
+    plain = [row for row in rows if row is not None]
+    raw = b"\n".join([record.value or b"" for record in records])
+    rows_fine, raw_fine = _are_plain(kind, plain), _raw_is_plain(raw)
+    if rows_fine and raw_fine:
+        return
     for index, row in enumerate(rows):
-        if row is not None and (
-            any(row[position].tzinfo is not UTC for position in times)
-            or (not ids_fine and not all(is_id(part) for part in ids_of(row)))
-            or (not bytes_fine and not _plain(records[index].value or b""))
-            or (text_of is not None and "\0" in (text_of(row) or ""))
+        if row is not None and not (
+            (raw_fine or _raw_is_plain(records[index].value or b""))
+            and (rows_fine or _are_plain(kind, [row]))
         ):
             rows[index] = None
 
 
-def _plain(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
+def _are_plain(kind: InputKind, rows: Sequence[Row]) -> bool:
+    """Whether these values are beyond doubt ours, too."""
+    for get in _TIMES[kind]:
+        zones = [get(row).tzinfo for row in rows]
+        if zones.count(UTC) != len(zones):
+            return False
+    text_of = _TEXT.get(kind)
+    if text_of is not None and any("\0" in (text_of(row) or "") for row in rows):
         return False
-    return _OTHER_TIMES.search(value) is None
+    return _ids_are_plain(list(chain.from_iterable(map(_IDS[kind], rows))))
+
+
+def _ids_are_plain(ids: Sequence[str]) -> bool:
+    joined = "\n".join(["", *ids, ""]).encode("utf-8", "replace")
+    return (
+        joined.translate(None, _ID_BYTES) == b"\n" * (len(ids) + 1)
+        and max(map(len, ids), default=1) <= MAX_ID_LENGTH
+        and not any(first in joined for first in _NOT_FIRST)
+    )
+
+
+def _raw_is_plain(raw: bytes) -> bool:
+    if not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+    # An id may end like an offset: look closer before the whole batch is doubted.
+    if any(end in raw for end in _OFFSET_ENDS) and _OTHER_OFFSETS.search(raw) is not None:
+        return False
+    zeros = raw.translate(_DIGITS_AS_ZERO)
+    return not any(form in zeros for form in _OTHER_TIMES)
 
 
 def _decode_one(
