@@ -91,7 +91,7 @@ SELECT count(*) FROM verdict WHERE model = $1 AND prompt_version = $2 AND status
 
 DROP_SUPERSEDED: Final = """
 DELETE FROM verdict v
-WHERE (v.model <> $1 OR v.prompt_version <> $2) AND v.requested_at < engagement_now() - $3
+WHERE (v.model <> $1 OR v.prompt_version <> $2) AND v.requested_at < engagement_now() - $3::interval
   AND NOT EXISTS (SELECT FROM engagement e WHERE e.verdict_key = v.key)"""
 
 _NOTHING: Final = Spent(Usage(0, 0), Decimal(0))
