@@ -350,7 +350,8 @@ def _with_likely(unknown: str, names: Collection[str]) -> str:
 
 def _explain(error: ValidationError) -> str:
     # Never the value: it may be a secret.
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors(include_input=False, include_context=False)
-    )
+    found = []
+    for problem in error.errors(include_input=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        found.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(found)
