@@ -1,5 +1,6 @@
-"""What `engagement doctor` asks the database: version, backlogs, incidents, and whether the signals
-of members are what follows from their facts.
+"""What `engagement doctor` asks the database.
+
+Version, backlogs, incidents, and whether the signals of members are what follows from their facts.
 """
 
 from __future__ import annotations

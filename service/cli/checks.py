@@ -1,6 +1,4 @@
-"""The checks of `engagement doctor`, each a few findings: what is well, and what to do about the
-rest.
-"""
+"""The checks of `engagement doctor`: what is well, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ Findings = AsyncIterator[Finding]
 
 
 async def check_topics(settings: Settings) -> Findings:
-    """Do they exist, with the policies that consumers rely on?"""
+    """Whether they exist, with the policies that consumers rely on."""
     names = [topic.name for topic in topics(settings)]
     if missing := await missing_topics(settings):
         yield Finding("topics", False, f"missing: {', '.join(missing)}",
@@ -62,7 +60,7 @@ async def check_database(connection: Connection) -> Findings:
 
 
 async def check_offsets(settings: Settings, connection: Connection) -> Findings:
-    """Is every partition read to its end, and none standing still?"""
+    """Whether every partition is read to its end, and none stands still."""
     found = await extents(settings, list(input_topics(settings)))
     rows = {(row["topic"], row["partition"]): row for row in await offsets.read_all(connection)}
     now, lag = await offsets.read_now(connection), 0
@@ -85,35 +83,35 @@ async def _offset_problem(
 ) -> Finding | None:
     name = f"{topic}/{partition}"
     if row is None:
-        if extent.end == extent.first:
-            return None
-        return Finding("offsets", False, f"{name} has records, and no worker has ever read it",
-                       "start one: `engagement worker`")  # fmt: skip
-    at, stopped_at = row["next_offset"], row["stopped_at"]
+        text, advice = f"{name} has records, and no worker has ever read it", "start a worker"
+        return Finding("offsets", False, text, advice) if extent.end > extent.first else None
+    at, stopped_at, updated_at = row["next_offset"], row["stopped_at"], row["updated_at"]
     if stopped_at is not None:
-        return Finding(
-            "offsets", False,
-            f"{name} stands still at {at} since {instant(stopped_at)}, "
-            f"after {row['consecutive_failures']} dead letters in a row",
-            "mend the producer, then `engagement dlq resume`",
-        )  # fmt: skip
-    if at > extent.end:
-        return Finding("offsets", False, f"{name} ends at {extent.end}, but we are at {at}",
-                       "the topic was truncated or made anew: see docs/runbook.md")  # fmt: skip
-    if at < extent.first:
-        return Finding("offsets", False, f"{name} begins at {extent.first}, but we are at {at}",
-                       "records were removed before they were read; a worker will note it")  # fmt: skip
-    silent = now - row["updated_at"] > timedelta(seconds=PATIENCE_S)
-    # Marks of transactions are no records, but they count as offsets.
-    if at < extent.end and silent and await has_records(settings, topic, partition, at):
-        return Finding("offsets", False, f"{name}: {extent.end - at} records wait, and nobody "
-                       f"has read since {instant(row['updated_at'])}",
-                       "is a worker running? Look at its log and /readyz")  # fmt: skip
-    return None
+        failures = row["consecutive_failures"]
+        text = f"{name} stands still at {at} since {instant(stopped_at)}"
+        text += f", after {failures} dead letters in a row" if failures else ""
+        advice = "mend the cause, then `engagement dlq resume`"
+    elif at > extent.end:
+        text = f"{name} ends at {extent.end}, but we are at {at}"
+        advice = "the topic was truncated or made anew: see docs/runbook.md"
+    elif at < extent.first:
+        text = f"{name} begins at {extent.first}, but we are at {at}"
+        advice = "records were removed before they were read; a worker will note it"
+    elif (
+        at < extent.end
+        and now - updated_at > timedelta(seconds=PATIENCE_S)
+        # Marks of transactions are no records, but they count as offsets.
+        and await has_records(settings, topic, partition, at)
+    ):
+        text = f"{name}: {extent.end - at} records wait, none applied since {instant(updated_at)}"
+        advice = "is a worker running? Look at its log and /readyz"
+    else:
+        return None
+    return Finding("offsets", False, text, advice)
 
 
 async def check_waiting(connection: Connection) -> Findings:
-    """Does anything wait longer than it should?"""
+    """Whether anything waits longer than it should."""
     waiting = await checkup.waiting(connection)
     advice = "is a worker running? Look at its log"
     for what, count, age_s in (

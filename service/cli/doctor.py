@@ -1,4 +1,4 @@
-"""`engagement doctor`: are all parts there and well?"""
+"""`engagement doctor`: whether all parts are there and well."""
 
 from __future__ import annotations
 
