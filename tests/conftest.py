@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             message = f"{item.nodeid} is in tier {tier} and uses {', '.join(sorted(wanted))}"
             raise pytest.UsageError(message)
     items.sort(key=lambda item: TIERS.index(tier_of(item)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch what servers are made of before a test's time limit runs; the first time it takes."""
+    if all(tier_of(item) in WITHOUT_SERVERS for item in session.items):
+        return
+    from service.demo.local import LocalServerError
+    from service.demo.local.kafka_jars import kafka_jars
+
+    # Whoever needs them then fails, and says why.
+    with suppress(LocalServerError):
+        kafka_jars()
 
 
 def tier_of(item: pytest.Item) -> str:
