@@ -28,6 +28,7 @@ from service.classifier.metrics import CLAUDE_METRICS
 from service.classifier.prices import cost_usd
 from service.classifier.prompt import request_for
 from service.errors import Retryable
+from service.settings import Settings
 from streams.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,13 @@ MAX_WAIT_REJECTED_S: Final = 86_400.0
 MEASURE_EVERY_S: Final = 5.0
 
 T = TypeVar("T")
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The budgets as configured."""
+    return Limits(
+        settings.claude_concurrency, settings.claude_daily_calls, settings.claude_daily_tokens
+    )
 
 
 class Classifier:

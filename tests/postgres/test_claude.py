@@ -526,6 +526,28 @@ async def test_settling_twice_counts_once(scene: Scene) -> None:
     assert (await scene.row("SELECT reserved_tokens FROM claude_usage"))[0] == 3_000
 
 
+async def test_whoever_answers_first_answers_for_all(scene: Scene) -> None:
+    """A worker was paused beyond its lease, another one asks the same; both calls are paid for."""
+    await scene.member("ada", attended=(10,))
+    await scene.evaluate()
+    claims = []
+    for _ in range(2):
+        async with transaction(scene.pool) as connection:
+            both = await verdict_queue.claim(connection, MODEL, AMPLE, wanted=1, tokens=3_000)
+        claims += both.claims
+        await scene.execute("UPDATE verdict SET leased_until = clock_timestamp()")
+    spent = Spent(Usage(1_000, 100), Decimal("0.01"))
+    for claim, level in zip(claims, (Level.AT_RISK, Level.MODERATE), strict=True):
+        async with transaction(scene.pool) as connection:
+            texts = Texts("{member} {org}", "{org}")
+            number = (await explanation_ids(connection, [texts]))[texts]
+            await verdict_queue.answer(connection, claim, level, number, spent)
+    assert (await scene.row("SELECT level FROM verdict"))[0] == "at_risk"
+    # Neither is settled: what was reserved for them stays counted.
+    usage = await scene.row("SELECT calls, reserved_tokens, input_tokens FROM claude_usage")
+    assert tuple(usage) == (2, 6_000, 0)
+
+
 # --------------------------------------------------------------------------------------- look-up
 
 
