@@ -51,6 +51,9 @@ WHERE EXISTS (SELECT FROM engagement e WHERE e.member_id = d.member_id)"""
 
 MARK_ORGANIZATION: Final = "INSERT INTO due_organization (org_id, cause) VALUES ($1, $2)"
 
+MARK_MEMBERS: Final = """
+INSERT INTO due_member (member_id, cause) SELECT m, $2 FROM unnest($1::bigint[]) AS d (m)"""
+
 BACKLOG: Final = """
 SELECT (SELECT count(*) FROM due_member),
        (SELECT coalesce(extract(epoch FROM engagement_now() - min(marked_at)), 0)::float8
@@ -109,6 +112,11 @@ async def put_back(
     rows = [(m, cause) for m in members for cause in (causes[m] or ("time",))]
     if rows:
         await connection.execute(PUT_BACK, [m for m, _ in rows], [c for _, c in rows])
+
+
+async def mark_members(connection: Connection, members: Collection[int], cause: str) -> None:
+    """Make these members due."""
+    await connection.execute(MARK_MEMBERS, list(members), cause)
 
 
 async def mark_organization(connection: Connection, org_id: str, cause: str) -> None:

@@ -76,7 +76,7 @@ class Evaluating:
 
     def __init__(self, reader: CaseReader, judge: Judge) -> None:
         self.reader = reader
-        self._judge = judge
+        self.judge = judge
 
     async def evaluate_due(self, connection: Connection, limit: int) -> Page:
         """Take up to about `limit` due members and evaluate them."""
@@ -179,7 +179,7 @@ class Evaluating:
             stored = expired.standing.stored_override
             case = member.case._replace(override=None if stored is None else stored.override)
             closed.append((member._replace(case=case), expired, evaluate(case, at)))
-        opinions = await self._judge.judge(connection, [(m, e) for m, _, e in closed])
+        opinions = await self.judge.judge(connection, [(m, e) for m, _, e in closed])
         return [
             decide(member, expired, evaluated, opinion, causes[member.member_id], as_of)
             for (member, expired, evaluated), opinion in zip(closed, opinions, strict=True)
