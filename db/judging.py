@@ -15,6 +15,7 @@ from service.classifier.judging import (
     Question,
     StoredVerdict,
     by_rules,
+    is_unchanged,
     judge,
     kept_judgement,
     question_for,
@@ -50,22 +51,24 @@ class ClaudeJudge:
 class KeepingJudge:
     """For whoever may not ask: Claude's judgement stays while the rules say the same.
 
-    The stored key is dropped, so that the worker's next evaluation looks the verdict up afresh;
-    mark the member due for it to be soon.
+    When anything has changed the key is dropped, so that the worker's next evaluation looks the
+    verdict up; what changed it marks the member due anyway.
     """
 
     async def judge(
         self, _connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
     ) -> Sequence[Opinion]:
         """One opinion per case, in order. No statement."""
-        return [
-            Opinion(None)
-            if evaluation.ruling is None
-            else Opinion(
-                kept_judgement(member.standing, member.case, evaluation) or by_rules(evaluation)
-            )
-            for member, evaluation in cases
-        ]
+        return [_kept(member, evaluation) for member, evaluation in cases]
+
+
+def _kept(member: MemberCase, evaluation: Evaluation) -> Opinion:
+    standing, case = member.standing, member.case
+    if evaluation.ruling is None:
+        return Opinion(None)
+    judgement = kept_judgement(standing, case, evaluation) or by_rules(evaluation)
+    unchanged = is_unchanged(standing, evaluation, case)
+    return Opinion(judgement, standing.verdict_key if unchanged else None)
 
 
 def _opinion(

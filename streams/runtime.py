@@ -13,14 +13,17 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from db import evaluation, intake, migrate
-from db.evaluating import Evaluating, RulesJudge
+from db.evaluating import Evaluating, Judge, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
+from db.judging import ClaudeJudge
 from db.pool import Pool, acquired, open_pool
+from service.classifier.choice import claude_of, uses_claude
 from service.errors import Retryable
 from service.settings import Settings
 from streams.applying import BatchApplier
 from streams.backoff import Backoff
+from streams.classifier import Classifier, limits_of
 from streams.evaluator import Evaluator
 from streams.lanes import Lanes
 from streams.positions import check_claim
@@ -30,6 +33,7 @@ from streams.topics import input_topics, require_topics
 log = structlog.get_logger(__name__)
 
 EVALUATORS: Final = 2
+CLAUDE_CONNECTIONS: Final = 3
 STOP_TIMEOUT_S: Final = 10.0
 
 Crash = Callable[[BaseException], Coroutine[object, object, None]]
@@ -45,9 +49,11 @@ class Runtime:
         self.schema_version = ""
         self.intake_pool: Pool
         self.work_pool: Pool
+        self.claude_pool: Pool
         self.lanes: Lanes
         self.evaluators: list[Evaluator] = []
         self.relay: Relay
+        self.classifier: Classifier | None = None
         self._stopping = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -111,19 +117,38 @@ class Runtime:
         )
         self.relay = Relay(self.work_pool, settings, self.owner)
         reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
+        judge = await self._open_judge()
         self.evaluators = [
             Evaluator(
                 self.work_pool,
-                Evaluating(reader, RulesJudge()),
+                Evaluating(reader, judge),
                 intake_is_busy=lambda: self.lanes.is_saturated,
                 published=self._wake_relay,
             )
             for _ in range(EVALUATORS)
         ]
 
+    async def _open_judge(self) -> Judge:
+        """Whoever decides: the rules, or Claude's stored verdicts with a classifier to fill them."""
+        settings = self.settings
+        if not uses_claude(settings):
+            return RulesJudge()
+        self.claude_pool = await open_pool(settings, purpose="claude", size=CLAUDE_CONNECTIONS)
+        self.classifier = Classifier(
+            self.claude_pool,
+            claude_of(settings),
+            settings.model,
+            limits_of(settings),
+            settled=self.wake_evaluators,
+        )
+        return ClaudeJudge(settings.model)
+
     def start_loops(self, crash: Crash) -> None:
-        """Start evaluators and relay. A defect in one of them ends the worker."""
-        for loop in [*self.evaluators, self.relay]:
+        """Start evaluators, relay and classifier. A defect in one of them ends the worker."""
+        loops: list[Any] = [*self.evaluators, self.relay]
+        if self.classifier is not None:
+            loops.append(self.classifier)
+        for loop in loops:
             self._loops.append(asyncio.create_task(self._guard(loop, crash)))
 
     async def _guard(self, loop: Any, crash: Crash) -> None:
@@ -141,11 +166,14 @@ class Runtime:
         self.wake_evaluators()
         if hasattr(self, "relay"):
             self._wake_relay()
+        if self.classifier is not None:
+            self.classifier.wake()
         if self._loops:
             _, pending = await asyncio.wait(self._loops, timeout=STOP_TIMEOUT_S)
             for task in pending:
                 task.cancel()
-        for pool in (getattr(self, "intake_pool", None), getattr(self, "work_pool", None)):
+        for name in ("intake_pool", "work_pool", "claude_pool"):
+            pool = getattr(self, name, None)
             if pool is not None:
                 pool.terminate()
 

@@ -88,7 +88,7 @@ def question_for(
     if (
         stored is not None
         and is_current(stored, model)
-        and _is_unchanged(standing, evaluation, case)
+        and is_unchanged(standing, evaluation, case)
     ):
         return Question(stored, None)
     if case.override is not None:
@@ -167,7 +167,8 @@ def allowed_until(level: Level, evaluation: Evaluation, thresholds: Thresholds) 
     return joined_at + thresholds.new_for
 
 
-def _is_unchanged(standing: Standing, evaluation: Evaluation, case: Case) -> bool:
+def is_unchanged(standing: Standing, evaluation: Evaluation, case: Case) -> bool:
+    """Whether nothing that calls for another look-up differs from the last evaluation."""
     published, ruling = standing.published, evaluation.ruling
     return (
         ruling is not None
