@@ -129,7 +129,7 @@ class Runtime:
         ]
 
     async def _open_judge(self) -> Judge:
-        """Whoever decides: the rules, or Claude's stored verdicts with a classifier to fill them."""
+        """The rules, or Claude's stored verdicts together with a classifier that fills them."""
         settings = self.settings
         if not uses_claude(settings):
             return RulesJudge()
