@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from service.api.access import is_admin
 from service.api.entry import Scope
 from service.api.middleware import RequestMiddleware, request_id_of
+from service.api.pages import member, overview, sign_in, thresholds
+from service.api.pages import members as member_list
 from service.api.problems import (
     MEDIA_TYPE,
     Problem,
@@ -30,6 +32,7 @@ from service.errors import Refused, Retryable
 
 STATIC: Final = Path(__file__).parent / "static"
 PREFIX: Final = "/v1/orgs/{org}"
+PAGES_PREFIX: Final = "/admin/orgs/{org}"
 
 _DESCRIPTION: Final = """
 How engaged the members of an organisation are, why, and when that is about to change.
@@ -67,6 +70,16 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, prefix=PREFIX)
     app.include_router(sessions.router)
     app.include_router(_documents())
+    for router in (
+        overview.detached,
+        member_list.reads,
+        member.reads,
+        member.writes,
+        thresholds.reads,
+        thresholds.writes,
+    ):
+        app.include_router(router, prefix=PAGES_PREFIX)
+    app.include_router(sign_in.router)
     app.mount("/static", StaticAssets(directory=STATIC))
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

@@ -31,6 +31,8 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+
 log = structlog.get_logger(__name__)
 
 
@@ -70,6 +72,16 @@ class RequestMiddleware:
         finally:
             self._in_flight -= 1
             exchange.finish()
+
+
+def _route(scope: Scope) -> str:
+    """The address with names in place of ids, which is what metrics and logs may hold."""
+    path, parameters = scope["path"], scope.get("path_params", {})
+    if scope.get("route") is None or "path" in parameters:
+        return "none"
+    parts = [part for part in path.split("/") if part]
+    names = {value: f"{{{name}}}" for name, value in parameters.items()}
+    return "/" + "/".join(names.get(part, part) for part in parts)
 
 
 class _Exchange:
@@ -124,8 +136,9 @@ class _Exchange:
     def finish(self) -> None:
         """Count and log."""
         seconds = time.perf_counter() - self._started_at
-        route = getattr(self._scope.get("route"), "path", "none")
-        method, status = self._scope["method"], str(self._status or 0)
+        route = _route(self._scope)
+        method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
+        status = str(self._status or 0)
         METRICS.http_requests.labels(method, route, status).inc()
         METRICS.http_seconds.labels(method, route).observe(seconds)
         # The route, not the path: ids are for the histories.

@@ -1,0 +1,1 @@
+"""The admin pages: rendered here, refreshed in parts by htmx, usable without it."""
