@@ -18,10 +18,12 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
 
 # Nobody should wait longer than a moment; `overdue` are those whose clock has run out.
 SELECT_WAITING: Final = """
-SELECT (SELECT count(*) FROM due_member) + (SELECT count(*) FROM due_user)
+SELECT (SELECT count(*) FROM due_member) + (SELECT count(*) FROM due_batch)
+           + (SELECT count(*) FROM due_user)
            + (SELECT count(*) FROM due_organization) AS marks,
        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(marked_at)), 0)::float8
-        FROM due_member) AS marks_age_s,
+        FROM (SELECT marked_at FROM due_member UNION ALL SELECT marked_at FROM due_batch)
+            AS m) AS marks_age_s,
        (SELECT count(*) FROM engagement WHERE wake_at <= engagement_now()) AS overdue,
        (SELECT coalesce(extract(epoch FROM engagement_now() - min(wake_at)), 0)::float8
         FROM engagement WHERE wake_at <= engagement_now()) AS overdue_age_s,
@@ -41,6 +43,7 @@ ORDER BY created_at DESC LIMIT 100"""
 SELECT_REBUILT: Final = """
 SELECT e.member_id, e.org_id, m.user_id, e.computed_at,
        s.status = 'suspended' OR EXISTS (SELECT FROM due_member d WHERE d.member_id = e.member_id)
+           OR EXISTS (SELECT FROM due_batch d WHERE e.member_id = ANY (d.member_ids))
            OR EXISTS (SELECT FROM due_user d WHERE d.user_id = m.user_id)
            OR EXISTS (SELECT FROM due_organization d
                       WHERE d.org_id = e.org_id AND d.after_member_id < e.member_id) AS waits,

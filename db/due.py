@@ -13,6 +13,9 @@ from db.pool import Connection
 
 Causes = dict[int, set[str]]
 
+# As many as intake puts into one row (db.intake).
+MARKS_PER_BATCH: Final = 200
+
 TAKE_MARKS: Final = """
 WITH taken AS (
     DELETE FROM due_member WHERE mark_id = ANY (ARRAY(
@@ -20,6 +23,16 @@ WITH taken AS (
     RETURNING member_id, cause
 )
 SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
+
+TAKE_BATCHES: Final = """
+WITH taken AS (
+    DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
+        SELECT mark_id FROM due_batch ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING member_ids, cause
+)
+SELECT member_id, array_agg(DISTINCT cause)
+FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
+GROUP BY member_id"""
 
 TAKE_USERS: Final = """
 WITH taken AS (
@@ -55,12 +68,15 @@ MARK_MEMBERS: Final = """
 INSERT INTO due_member (member_id, cause) SELECT m, $2 FROM unnest($1::bigint[]) AS d (m)"""
 
 BACKLOG: Final = """
-SELECT (SELECT count(*) FROM due_member),
-       (SELECT coalesce(extract(epoch FROM engagement_now() - min(marked_at)), 0)::float8
-        FROM due_member)"""
+SELECT (SELECT count(*) FROM due_member)
+           + (SELECT coalesce(sum(cardinality(member_ids)), 0) FROM due_batch)::bigint,
+       coalesce(extract(epoch FROM engagement_now() - least(
+           (SELECT min(marked_at) FROM due_member), (SELECT min(marked_at) FROM due_batch)
+       )), 0)::float8"""
 
 ANY_DUE: Final = """
-SELECT EXISTS (SELECT FROM due_member) OR EXISTS (SELECT FROM due_user)
+SELECT EXISTS (SELECT FROM due_member) OR EXISTS (SELECT FROM due_batch)
+    OR EXISTS (SELECT FROM due_user)
     OR EXISTS (SELECT FROM due_organization)
     OR EXISTS (SELECT FROM engagement WHERE wake_at <= engagement_now())"""
 
@@ -80,6 +96,10 @@ async def take(connection: Connection, limit: int) -> Causes:
     causes: Causes = {
         member_id: set(why) for member_id, why in await connection.fetch(TAKE_MARKS, limit)
     }
+    if len(causes) < limit:
+        batches = max(1, (limit - len(causes)) // MARKS_PER_BATCH)
+        for member_id, why in await connection.fetch(TAKE_BATCHES, batches):
+            causes.setdefault(member_id, set()).update(why)
     if len(causes) < limit:
         for row in await connection.fetch(TAKE_USERS, limit):
             causes.setdefault(row[0], set()).add("signals")

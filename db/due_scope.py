@@ -17,7 +17,7 @@ WITH taken AS (
 )
 SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
 
-# Marks of users and of organisations concern others too, and stay for the workers.
+# Marks of users, organisations and batches concern others too, and stay for the workers.
 SELECT_OTHERWISE_DUE: Final = """
 SELECT e.member_id, 'signals' AS cause FROM engagement e JOIN member m USING (member_id)
 WHERE e.member_id = ANY ($1::bigint[])
@@ -25,6 +25,9 @@ WHERE e.member_id = ANY ($1::bigint[])
 UNION ALL
 SELECT e.member_id, o.cause FROM engagement e JOIN due_organization o USING (org_id)
 WHERE e.member_id = ANY ($1::bigint[]) AND e.member_id > o.after_member_id
+UNION ALL
+SELECT m.member_id, b.cause FROM due_batch b CROSS JOIN unnest(b.member_ids) AS m (member_id)
+WHERE m.member_id = ANY ($1::bigint[])
 UNION ALL
 SELECT e.member_id, NULL FROM engagement e
 WHERE e.member_id = ANY ($1::bigint[]) AND e.wake_at <= engagement_now()"""

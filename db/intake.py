@@ -1,15 +1,16 @@
 """Apply one decoded batch to the facts and mark who has to be evaluated; the caller's transaction.
 
-Rows go by COPY into a temporary table of their kind, then one statement merges them: the newest
-(recorded_at, id) of a natural key wins, whatever was there. Ids become surrogate keys on the way;
-people who are not known yet are added first. Measured against arrays and `unnest`: 2 times faster.
+Ids of people become surrogate keys first (`db.member_ids`). Then rows go by COPY into a temporary
+table of their kind, and one statement merges them: the newest (recorded_at, id) of a natural key
+wins, whatever was there. Measured against arrays and `unnest`: 2 times faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from db.member_ids import Key, MemberIds, Person
 from db.pool import Connection
 from service.events import InputKind
 
@@ -21,12 +22,12 @@ PLAN_SETTINGS: Final = "SET enable_hashjoin = off; SET enable_mergejoin = off"
 
 CREATE_STAGES: Final = """
 CREATE TEMPORARY TABLE stage_attendance (
-    message_id text COLLATE "C", org_id text COLLATE "C", user_id text COLLATE "C",
+    member_id bigint, message_id text COLLATE "C",
     event_id text COLLATE "C", status text COLLATE "C",
     occurred_at timestamptz, recorded_at timestamptz
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE stage_rsvp (
-    message_id text COLLATE "C", org_id text COLLATE "C", user_id text COLLATE "C",
+    member_id bigint, message_id text COLLATE "C",
     event_id text COLLATE "C", response text COLLATE "C",
     responded_at timestamptz, recorded_at timestamptz
 ) ON COMMIT DELETE ROWS;
@@ -35,7 +36,7 @@ CREATE TEMPORARY TABLE stage_profile_update (
     updated_at timestamptz, actor text COLLATE "C", recorded_at timestamptz
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE stage_membership (
-    message_id text COLLATE "C", org_id text COLLATE "C", user_id text COLLATE "C",
+    member_id bigint, message_id text COLLATE "C",
     status text COLLATE "C", role text COLLATE "C", display_name text COLLATE "C",
     joined_at timestamptz, recorded_at timestamptz
 ) ON COMMIT DELETE ROWS;
@@ -44,44 +45,15 @@ CREATE TEMPORARY TABLE stage_organization (
     status text COLLATE "C", recorded_at timestamptz
 ) ON COMMIT DELETE ROWS"""
 
-# People seen for the first time. Sorted, so that two workers meet in one order. Whoever was erased
-# goes on with the revision and without the older records; those alone bring nobody back. Hashing a
-# subject costs 12 us, so it is only done where it can matter.
-ADD_FROM_ATTENDANCE: Final = """
-WITH missing AS (
-    SELECT s.org_id, s.user_id, max(s.recorded_at) AS latest FROM stage_attendance s
-    WHERE NOT EXISTS (SELECT FROM member m WHERE m.org_id = s.org_id AND m.user_id = s.user_id)
-    GROUP BY 1, 2 ORDER BY 1, 2
-), added AS (
-    INSERT INTO member (org_id, user_id, accept_after)
-    SELECT n.org_id, n.user_id, e.erased_at FROM missing n
-    LEFT JOIN erasure e ON e.subject = CASE WHEN (SELECT EXISTS (SELECT FROM erasure))
-        THEN erasure_subject(n.org_id || ':' || n.user_id) END
-    WHERE e.erased_at IS NULL OR e.erased_at < n.latest
-    ON CONFLICT (org_id, user_id) DO NOTHING
-    RETURNING member_id, org_id, user_id, accept_after
-)
-INSERT INTO engagement (member_id, org_id, revision)
-SELECT a.member_id, a.org_id, coalesce(e.revision, 0) FROM added a
-LEFT JOIN erasure e ON e.subject = CASE WHEN a.accept_after IS NOT NULL
-    THEN erasure_subject(a.org_id || ':' || a.user_id) END"""
-
-ADD_FROM_RSVP: Final = ADD_FROM_ATTENDANCE.replace("stage_attendance", "stage_rsvp")
-ADD_FROM_MEMBERSHIP: Final = ADD_FROM_ATTENDANCE.replace("stage_attendance", "stage_membership")
-
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
 # those two, bodies of one natural key differ only in the columns compared after them, which stand
-# in the order of the body's sorted keys.
+# in the order of the body's sorted keys. Sorted, so that two workers meet in one order.
 MERGE_ATTENDANCE: Final = """
-WITH incoming AS MATERIALIZED (
-    SELECT m.member_id, m.accept_after, s.*
-    FROM stage_attendance s JOIN member m ON m.org_id = s.org_id AND m.user_id = s.user_id
-    ORDER BY m.member_id, s.event_id
-), merged AS (
+WITH merged AS (
     INSERT INTO attendance_fact AS f
         (member_id, event_id, status, occurred_at, recorded_at, message_id)
-    SELECT member_id, event_id, status, occurred_at, recorded_at, message_id FROM incoming
-    WHERE accept_after IS NULL OR recorded_at > accept_after
+    SELECT member_id, event_id, status, occurred_at, recorded_at, message_id
+    FROM stage_attendance ORDER BY member_id, event_id
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (occurred_at, status) = (
@@ -97,22 +69,23 @@ WITH incoming AS MATERIALIZED (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_member (member_id, cause) SELECT DISTINCT member_id, 'signals' FROM merged
-    RETURNING 1
+    INSERT INTO due_batch (cause, member_ids)
+    SELECT 'signals', array_agg(member_id)
+    FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
+          FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
+    GROUP BY hundreds
+    RETURNING cardinality(member_ids) AS members
 )
-SELECT (SELECT count(*) FROM incoming), (SELECT count(*) FROM merged),
-       (SELECT count(*) FROM merged WHERE clash), (SELECT count(*) FROM marked)"""
+SELECT count(*), count(*) FILTER (WHERE clash),
+       (SELECT coalesce(sum(members), 0)::bigint FROM marked)
+FROM merged"""
 
 MERGE_RSVP: Final = """
-WITH incoming AS MATERIALIZED (
-    SELECT m.member_id, m.accept_after, s.*
-    FROM stage_rsvp s JOIN member m ON m.org_id = s.org_id AND m.user_id = s.user_id
-    ORDER BY m.member_id, s.event_id
-), merged AS (
+WITH merged AS (
     INSERT INTO rsvp_fact AS f
         (member_id, event_id, response, responded_at, recorded_at, message_id)
-    SELECT member_id, event_id, response, responded_at, recorded_at, message_id FROM incoming
-    WHERE accept_after IS NULL OR recorded_at > accept_after
+    SELECT member_id, event_id, response, responded_at, recorded_at, message_id
+    FROM stage_rsvp ORDER BY member_id, event_id
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (responded_at, response) = (
@@ -128,22 +101,23 @@ WITH incoming AS MATERIALIZED (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_member (member_id, cause) SELECT DISTINCT member_id, 'signals' FROM merged
-    RETURNING 1
+    INSERT INTO due_batch (cause, member_ids)
+    SELECT 'signals', array_agg(member_id)
+    FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
+          FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
+    GROUP BY hundreds
+    RETURNING cardinality(member_ids) AS members
 )
-SELECT (SELECT count(*) FROM incoming), (SELECT count(*) FROM merged),
-       (SELECT count(*) FROM merged WHERE clash), (SELECT count(*) FROM marked)"""
+SELECT count(*), count(*) FILTER (WHERE clash),
+       (SELECT coalesce(sum(members), 0)::bigint FROM marked)
+FROM merged"""
 
 MERGE_MEMBERSHIP: Final = """
-WITH incoming AS MATERIALIZED (
-    SELECT m.member_id, m.accept_after, s.*
-    FROM stage_membership s JOIN member m ON m.org_id = s.org_id AND m.user_id = s.user_id
-    ORDER BY m.member_id
-), merged AS (
+WITH merged AS (
     INSERT INTO membership_fact AS f
         (member_id, status, role, display_name, joined_at, recorded_at, message_id)
-    SELECT member_id, status, role, display_name, joined_at, recorded_at, message_id FROM incoming
-    WHERE accept_after IS NULL OR recorded_at > accept_after
+    SELECT member_id, status, role, display_name, joined_at, recorded_at, message_id
+    FROM stage_membership ORDER BY member_id
     ON CONFLICT (member_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (status, role, display_name, joined_at) = (
@@ -165,11 +139,15 @@ WITH incoming AS MATERIALIZED (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_member (member_id, cause) SELECT DISTINCT member_id, 'membership' FROM merged
-    RETURNING 1
+    INSERT INTO due_batch (cause, member_ids)
+    SELECT 'membership', array_agg(member_id)
+    FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds FROM merged) AS c
+    GROUP BY hundreds
+    RETURNING cardinality(member_ids) AS members
 )
-SELECT (SELECT count(*) FROM incoming), (SELECT count(*) FROM merged),
-       (SELECT count(*) FROM merged WHERE clash), (SELECT count(*) FROM marked)"""
+SELECT count(*), count(*) FILTER (WHERE clash),
+       (SELECT coalesce(sum(members), 0)::bigint FROM marked)
+FROM merged"""
 
 # Profile updates belong to a user, not to a member; who is due is found when the mark is taken.
 MERGE_PROFILE_UPDATE: Final = """
@@ -195,8 +173,7 @@ WITH merged AS (
 ), marked AS (
     INSERT INTO due_user (user_id) SELECT DISTINCT user_id FROM merged RETURNING 1
 )
-SELECT (SELECT count(*) FROM stage_profile_update), (SELECT count(*) FROM merged),
-       (SELECT count(*) FROM merged WHERE clash), (SELECT count(*) FROM marked)"""
+SELECT count(*), count(*) FILTER (WHERE clash), (SELECT count(*) FROM marked) FROM merged"""
 
 # Only a change of state concerns the members; a new name is seen when texts are read.
 MERGE_ORGANIZATION: Final = """
@@ -223,31 +200,38 @@ WITH merged AS (
     INSERT INTO due_organization (org_id, cause)
     SELECT org_id, 'membership' FROM merged WHERE turned RETURNING 1
 )
-SELECT (SELECT count(*) FROM stage_organization), (SELECT count(*) FROM merged),
-       (SELECT count(*) FROM merged WHERE clash), (SELECT count(*) FROM marked)"""
+SELECT count(*), count(*) FILTER (WHERE clash), (SELECT count(*) FROM marked) FROM merged"""
 
 
-class _Statements(NamedTuple):
+class _Way(NamedTuple):
+    """How rows of a kind get in. `is_about_members`: columns 1 and 2 are org_id and user_id."""
+
     stage: str
-    add_members: str | None
     merge: str
+    is_about_members: bool
 
 
-_STATEMENTS: Final = {
-    InputKind.ATTENDANCE: _Statements("stage_attendance", ADD_FROM_ATTENDANCE, MERGE_ATTENDANCE),
-    InputKind.RSVP: _Statements("stage_rsvp", ADD_FROM_RSVP, MERGE_RSVP),
-    InputKind.PROFILE_UPDATE: _Statements("stage_profile_update", None, MERGE_PROFILE_UPDATE),
-    InputKind.MEMBERSHIP: _Statements("stage_membership", ADD_FROM_MEMBERSHIP, MERGE_MEMBERSHIP),
-    InputKind.ORGANIZATION: _Statements("stage_organization", None, MERGE_ORGANIZATION),
+_WAYS: Final = {
+    InputKind.ATTENDANCE: _Way("stage_attendance", MERGE_ATTENDANCE, is_about_members=True),
+    InputKind.RSVP: _Way("stage_rsvp", MERGE_RSVP, is_about_members=True),
+    InputKind.PROFILE_UPDATE: _Way(
+        "stage_profile_update", MERGE_PROFILE_UPDATE, is_about_members=False
+    ),
+    InputKind.MEMBERSHIP: _Way("stage_membership", MERGE_MEMBERSHIP, is_about_members=True),
+    InputKind.ORGANIZATION: _Way("stage_organization", MERGE_ORGANIZATION, is_about_members=False),
 }
 
 
 class Applied(NamedTuple):
-    """What a batch did: facts written, clashes with stored records, marks made."""
+    """What a batch did: facts written, clashes with stored records, marks made.
+
+    `people`: keys that were looked up or made, to be remembered after the commit.
+    """
 
     written: int
     clashes: int
     marked: int
+    people: Mapping[Key, Person]
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -256,39 +240,49 @@ async def prepare_connection(connection: Connection) -> None:
     await connection.execute(CREATE_STAGES)
 
 
-class Intake:
-    """Applies rows; remembers whether new people are common at the moment, to save a look-up."""
+async def apply_rows(
+    connection: Connection, kind: InputKind, rows: Sequence[Row], ids: MemberIds
+) -> Applied:
+    """Merge rows (the newest per natural key, columns in the order of the wire model's fields).
 
-    def __init__(self) -> None:
-        self._expect_new_members = True
+    In the caller's transaction, which holds erasures off, on a connection prepared by
+    `prepare_connection`. Idempotent.
+    """
+    people: Mapping[Key, Person] = {}
+    if not rows:
+        return Applied(0, 0, 0, people)
+    stage, merge, is_about_members = _WAYS[kind]
+    if is_about_members:
+        await ids.begin(connection)
+        rows, people = await _by_member_id(connection, rows, ids)
+    await connection.copy_records_to_table(stage, records=rows)
+    written, clashes, marked = (await connection.fetch(merge))[0]
+    return Applied(written, clashes, marked, people)
 
-    async def apply_rows(
-        self, connection: Connection, kind: InputKind, rows: Sequence[Row]
-    ) -> Applied:
-        """Merge rows (the newest per natural key, columns in the order of the wire model's fields).
 
-        In the caller's transaction, on a connection prepared by `prepare_connection`. Idempotent.
-        """
-        if not rows:
-            return Applied(0, 0, 0)
-        stage, add_members, merge = _STATEMENTS[kind]
-        await connection.copy_records_to_table(stage, records=rows)
-        if add_members is None:
-            return (await self._merge(connection, merge))[1]
-        if self._expect_new_members:
-            await self._add_members(connection, add_members)
-        found, applied = await self._merge(connection, merge)
-        if found < len(rows):
-            await self._add_members(connection, add_members)
-            _, more = await self._merge(connection, merge)
-            applied = Applied(*(a + b for a, b in zip(applied, more, strict=True)))
-        return applied
-
-    async def _merge(self, connection: Connection, statement: str) -> tuple[int, Applied]:
-        rows = await connection.fetch(statement)
-        found, written, clashes, marked = rows[0]
-        return found, Applied(written, clashes, marked)
-
-    async def _add_members(self, connection: Connection, statement: str) -> None:
-        status = await connection.execute(statement)
-        self._expect_new_members = status != "INSERT 0 0"
+async def _by_member_id(
+    connection: Connection, rows: Sequence[Row], ids: MemberIds
+) -> tuple[list[Row], Mapping[Key, Person]]:
+    """Rows with member_id in place of the two ids; those that come too late for an erasure go."""
+    staged: list[Row] = []
+    unknown: dict[Key, list[Row]] = {}
+    for row in rows:
+        key = (row[1], row[2])
+        member_id = ids.get(key)
+        if member_id is None:
+            unknown.setdefault(key, []).append(row)
+        else:
+            staged.append((member_id, row[0], *row[3:]))
+    if not unknown:
+        return staged, {}
+    latest = {key: max(row[-1] for row in theirs) for key, theirs in unknown.items()}
+    people = await ids.resolve(connection, latest)
+    for key, theirs in unknown.items():
+        member_id, accept_after = people[key]
+        if member_id is not None:
+            staged += [
+                (member_id, row[0], *row[3:])
+                for row in theirs
+                if accept_after is None or row[-1] > accept_after
+            ]
+    return staged, people

@@ -19,7 +19,8 @@ from faust.types import TP
 from db import dead_letters, erasures, offsets
 from db.dead_letters import DeadLetterRow
 from db.errors import DataRefused
-from db.intake import Intake
+from db.intake import apply_rows
+from db.member_ids import MemberIds
 from db.offsets import Claim
 from db.pool import Pool, acquired, transaction
 from service.decoding import is_id
@@ -68,7 +69,7 @@ class BatchApplier:
         self._ranges = ranges
         self._check_claim = check_claim
         self._marked = marked
-        self._intake = Intake()
+        self._ids = MemberIds()
         self._failures: dict[TP, tuple[int, int]] = {}
         # The database's clock: its last answer and when, by the monotonic clock, we got it.
         self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
@@ -158,7 +159,7 @@ class BatchApplier:
                 await erasures.hold(connection)
             else:
                 await erasures.hold_off(connection)
-            applied = await self._intake.apply_rows(connection, kind, decoded.rows)
+            applied = await apply_rows(connection, kind, decoded.rows, self._ids)
             if decoded.erasures:
                 subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
                 await erasures.erase_all(connection, subjects, self._erasure_memory)
@@ -169,6 +170,7 @@ class BatchApplier:
             claim.epoch,
             decoded.consecutive_failures,
         )
+        self._ids.remember(applied.people)
         decoded.clashes += applied.clashes
         if applied.marked or decoded.erasures or decoded.refusals:
             self._marked()
@@ -201,7 +203,7 @@ class BatchApplier:
                 probe = connection.transaction()
                 await probe.start()
                 try:
-                    await self._intake.apply_rows(connection, kind, decoded.rows)
+                    await apply_rows(connection, kind, decoded.rows, MemberIds())
                 finally:
                     await probe.rollback()
         except DataRefused:

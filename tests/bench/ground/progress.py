@@ -15,7 +15,8 @@ SETTLE_POLL_S = 0.05
 
 APPLIED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset WHERE topic = $1"
 SETTLED = """
-SELECT NOT EXISTS (SELECT FROM due_member) AND NOT EXISTS (SELECT FROM due_user)
+SELECT NOT EXISTS (SELECT FROM due_member) AND NOT EXISTS (SELECT FROM due_batch)
+   AND NOT EXISTS (SELECT FROM due_user)
    AND NOT EXISTS (SELECT FROM due_organization) AND NOT EXISTS (SELECT FROM outbox)"""
 
 
