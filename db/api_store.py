@@ -16,7 +16,9 @@ from service.api.ports import Organization, SessionKind, Store
 from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings
 
-POOL_SIZE: Final = 12
+READERS: Final = 10
+# Apart from the readers: a write never waits for twenty lists, and its connections are prepared.
+WRITERS: Final = 4
 CHECK_TIMEOUT_S: Final = 3.0
 
 SET_ROLE: Final = "SET LOCAL ROLE engagement_api"
@@ -43,10 +45,11 @@ LIMITS: Final = {
 
 
 class ApiStore(Store):
-    """`Store` on a pool of its own; close it with `close`."""
+    """`Store` on pools of its own; close it with `close`."""
 
-    def __init__(self, pool: Pool, actions: ActionsFactory) -> None:
-        self._pool = pool
+    def __init__(self, readers: Pool, writers: Pool, actions: ActionsFactory) -> None:
+        self._readers = readers
+        self._writers = writers
         self._actions = actions
 
     @classmethod
@@ -55,18 +58,21 @@ class ApiStore(Store):
         settings: Settings,
         actions: ActionsFactory,
         *,
-        size: int = POOL_SIZE,
+        size: int = READERS,
         prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> ApiStore:
         """Connect and check the schema and the role.
 
         `actions` makes the changes on a connection inside a transaction; `prepare` readies each
-        new connection for them. Raises Retryable when the database is away, NotReady when it has
-        to be migrated, SettingsError when the role that confines the API is missing or does not
-        confine.
+        new connection that writes for them. `size`: how many read at once. Raises Retryable when
+        the database is away, NotReady when it has to be migrated, SettingsError when the role that
+        confines the API is missing or does not confine.
         """
-        pool = await open_pool(settings, purpose="api", size=size, limits=LIMITS, prepare=prepare)
-        store = cls(pool, actions)
+        readers = await open_pool(settings, purpose="api", size=size, limits=LIMITS)
+        writers = await open_pool(
+            settings, purpose="api-writes", size=WRITERS, limits=LIMITS, prepare=prepare
+        )
+        store = cls(readers, writers, actions)
         try:
             problems = await store._problems()
         except BaseException:
@@ -79,10 +85,11 @@ class ApiStore(Store):
 
     async def close(self) -> None:
         """Let running queries finish for a moment, then hang up."""
-        try:
-            await asyncio.wait_for(self._pool.close(), timeout=5)
-        except TimeoutError:
-            self._pool.terminate()
+        for pool in (self._readers, self._writers):
+            try:
+                await asyncio.wait_for(pool.close(), timeout=5)
+            except TimeoutError:
+                pool.terminate()
 
     @asynccontextmanager
     async def organization(
@@ -130,15 +137,16 @@ class ApiStore(Store):
 
     async def _problems(self) -> list[str]:
         with translated():
-            async with self._pool.acquire(timeout=CHECK_TIMEOUT_S) as connection:
+            async with self._readers.acquire(timeout=CHECK_TIMEOUT_S) as connection:
                 await require_current(connection)
                 return await role_problems(connection)
 
     @asynccontextmanager
     async def _transaction(self, *, writes: bool) -> AsyncIterator[Connection]:
+        pool = self._writers if writes else self._readers
         with translated():
             try:
-                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+                connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             except TimeoutError as error:
                 raise Retryable("database: all connections are busy") from error
             try:
@@ -149,7 +157,7 @@ class ApiStore(Store):
                     await connection.execute(SET_ROLE)
                     yield connection
             finally:
-                await self._pool.release(connection)
+                await pool.release(connection)
 
     @staticmethod
     async def _session(connection: Connection, token_hash: bytes, kind: str) -> str | None:

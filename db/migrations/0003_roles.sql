@@ -73,6 +73,8 @@ GRANT INSERT ON
 -- RETURNING reads what was written; rows of other organisations stay out of sight.
 GRANT SELECT ON outbox, due_member, due_organization TO engagement_api;
 GRANT SELECT, INSERT, DELETE ON http_session TO engagement_api;
+-- Which situations have an answer: what a preview counts. Nobody's data.
+GRANT SELECT (key, status) ON verdict TO engagement_api;
 -- The run is everybody's; its summary speaks of other organisations.
 GRANT SELECT (job, slot, status, started_at, finished_at) ON batch_run TO engagement_api;
 

@@ -1,0 +1,55 @@
+"""`engagement token`: be somebody, in development."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from typing import Final
+from urllib.parse import urlencode
+
+import click
+
+from service.api.sessions import LINK_LIFETIME_S, hash_of, new_secret
+from service.api.tokens import development_token, is_development
+from service.cli.api import opened_store
+from service.errors import SettingsError
+from service.events import ID_PATTERN
+from service.settings import Settings, load_settings
+
+_ID: Final = re.compile(ID_PATTERN, re.ASCII)
+
+
+@click.command()
+@click.argument("user", metavar="USER")
+@click.option("--hours", default=8.0, show_default=True, type=click.FloatRange(0, 24 * 30))
+@click.option("--link", "org", metavar="ORG", help="A one-time sign-in link to ORG's admin pages.")
+def token(*, user: str, hours: float, org: str | None) -> None:
+    """Print a bearer token for USER, signed with ENGAGEMENT_JWT_DEV_SECRET.
+
+    It says who somebody is; what they may do follows from their memberships.
+    """
+    settings = load_settings()
+    for value in (user, org):
+        if value is not None and _ID.fullmatch(value) is None:
+            raise click.UsageError("an id is made of letters, digits and . _ @ | -")
+    if org is not None:
+        click.echo(asyncio.run(sign_in_link(settings, org, user)))
+    else:
+        click.echo(development_token(settings, user, timedelta(hours=hours)))
+
+
+async def sign_in_link(settings: Settings, org_id: str, user_id: str) -> str:
+    """An address that signs `user_id` in once, within the hour. Raises SettingsError."""
+    if not is_development(settings):
+        raise SettingsError(
+            "ENGAGEMENT_JWT_DEV_SECRET is not set: sign-in links are for development only"
+        )
+    store = await opened_store(settings)
+    try:
+        secret = new_secret()
+        await store.open_session(hash_of(secret), "link", user_id, LINK_LIFETIME_S)
+    finally:
+        await store.close()
+    query = urlencode({"code": secret, "org": org_id})
+    return f"http://{settings.api_host}:{settings.api_port}/sign-in?{query}"
