@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from typing import Any
+from typing import Any, Final
+
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import CoordinatorNotAvailableError, KafkaError
 
 from service.errors import Retryable, SettingsError
 from service.settings import Settings
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+COORDINATOR_LOOKS: Final = 5
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
@@ -43,6 +48,26 @@ def producer_arguments(settings: Settings) -> dict[str, Any]:
         "request_timeout_ms": 15_000,
         "max_batch_size": 256 * 1024,
     }
+
+
+async def lacks_transactions(settings: Settings, transactional_id: str) -> bool:
+    """Whether brokers that answer say, for some seconds, that nobody coordinates transactions."""
+    client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=5_000)
+    try:
+        await client.bootstrap()
+        for _ in range(COORDINATOR_LOOKS):
+            try:
+                await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+            except CoordinatorNotAvailableError:
+                await asyncio.sleep(1.0)
+            else:
+                return False
+    except KafkaError:
+        return False
+    else:
+        return True
+    finally:
+        await client.close()
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -86,7 +86,8 @@ class Evaluator:
     async def _make_way(self, took_s: float) -> None:
         """Pause for as long as the intake is busy, at most until our share is used up."""
         resume_at = time.monotonic() + max(BUSY_PAUSE_S, took_s * (1 / BUSY_SHARE - 1))
-        while self._intake_is_busy() and time.monotonic() < resume_at:
+        # Busy is a level, not an event: batches come and go many times a second.
+        while self._intake_is_busy() and time.monotonic() < resume_at:  # noqa: ASYNC110
             await asyncio.sleep(BUSY_LOOK_S)
 
     async def _wait_for_work(self) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -32,7 +33,7 @@ from service.records import (
 )
 from service.settings import Settings
 from streams.backoff import Backoff
-from streams.connection import producer_arguments
+from streams.connection import lacks_transactions, producer_arguments
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ LEASE_TTL: Final = timedelta(seconds=20)
 PAGE: Final = 2_000
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
+START_TIMEOUT_S: Final = 15.0
+TRANSACTION_TIMEOUT_MS: Final = 30_000
 
 Header = tuple[str, bytes | None]
 
@@ -54,6 +57,7 @@ class Relay:
         self._owner = owner
         self._wake = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
+        self._transactional_id: str | None = f"{settings.consumer_group}-relay"
         self.last_step_at: datetime | None = None
 
     def wake(self) -> None:
@@ -114,7 +118,7 @@ class Relay:
         producer = await self._ready_producer()
         settings = self._settings
         pending = []
-        async with producer.transaction():
+        async with producer.transaction() if self._is_transactional else nullcontext():
             for row in rows:
                 for topic, body, headers in self._messages(row):
                     key = row.message_key.encode()
@@ -144,20 +148,42 @@ class Relay:
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = AIOKafkaProducer(
-                **producer_arguments(self._settings),
-                transactional_id=f"{self._settings.consumer_group}-relay",
-                transaction_timeout_ms=30_000,
-                linger_ms=0,
-            )
+            producer = self._new_producer()
             try:
-                await producer.start()
-            except BaseException:
+                await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
+            except BaseException as error:
                 await producer.stop()
+                if isinstance(error, TimeoutError) and self._transactional_id is not None:
+                    await self._give_up_transactions()
                 raise
             self._producer = producer
-            log.info("relay_started", action="relay")
+            log.info("relay_started", action="relay", transactional=self._is_transactional)
         return self._producer
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        options: dict[str, Any] = {"linger_ms": 0}
+        if self._transactional_id is not None:
+            options |= {
+                "transactional_id": self._transactional_id,
+                "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
+            }
+        return AIOKafkaProducer(**producer_arguments(self._settings), **options)
+
+    @property
+    def _is_transactional(self) -> bool:
+        return self._transactional_id is not None
+
+    async def _give_up_transactions(self) -> None:
+        """Go on without the fence where the cluster cannot coordinate transactions at all."""
+        assert self._transactional_id is not None
+        if not await lacks_transactions(self._settings, self._transactional_id):
+            return
+        log.error(
+            "no_transactions", action="degrade",
+            advice="the brokers cannot host transactions (transaction.state.log.replication.factor "
+            "above the number of brokers?); order per key now rests on the relay's lease alone",
+        )  # fmt: skip
+        self._transactional_id = None
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
