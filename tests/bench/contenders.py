@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from service.demo.local.keeper import tail
+from tests.bench.environments import python_of
 from tests.bench.ground import progress
 from tests.bench.ground.backlog import Backlog
 from tests.bench.ground.progress import Sample
@@ -21,6 +23,7 @@ from tests.bench.ground.servers import Ground, cpu_of_tree
 from tests.bench.ground.worker import ROOT, Deployment, Stuck
 
 TIMEOUT_S = 900.0
+STALL_S = 60.0
 POLL_S = 0.1
 
 Contender = Callable[[int], Awaitable[Figures]]
@@ -28,18 +31,31 @@ Contender = Callable[[int], Awaitable[Figures]]
 
 @dataclass(frozen=True)
 class Peer:
-    """A program that brings a backlog into one table.
+    """A program of `peers` that brings a backlog into one table.
 
-    `table` is its table, `key` the columns that are unique in it (None: every record is a row).
-    `lacks` says what it leaves out that the service does.
+    `arguments`: what it takes after servers, topic, records, URL and group. `way` comes before.
+    `environment`: the name of its lock, None for the project's own packages. `merges`: whether its
+    table has one row per fact, or one per record. `part`: it gets the first of so many parts of
+    the backlog, because it is slow; its rate is what is compared. `lacks`: what the service does
+    and this does not.
     """
 
     name: str
-    arguments: Callable[[Ground, Backlog, str, str], list[str]]
+    module: str
     table: str
-    merges: bool
     lacks: str
-    python: Callable[[], Path] = lambda: Path(sys.executable)
+    arguments: tuple[str, ...]
+    way: tuple[str, ...] = ()
+    environment: str | None = None
+    merges: bool = True
+    part: int = 1
+
+    def command(self, ground: Ground, backlog: Backlog, url: str, group: str) -> list[str]:
+        """The command line for one run."""
+        python = str(python_of(self.environment)) if self.environment else sys.executable
+        where = [ground.bootstrap, backlog.topic, str(backlog.records), url, group]
+        module = f"tests.bench.peers.{self.module}"
+        return [python, "-m", module, *self.way, *where, *self.arguments]
 
 
 def ours(ground: Ground, backlog: Backlog, environment: dict[str, str]) -> Contender:
@@ -76,12 +92,13 @@ def peer(ground: Ground, backlog: Backlog, what: Peer) -> Contender:
         name = f"{what.name}-{number}"
         database = name.replace("-", "_")
         url = await ground.new_empty_database(database)
+        command = what.command(ground, backlog, url, name)
         before = ground.cpu_seconds()
         log = ground.folder / f"{name}.log"
         pid = await asyncio.to_thread(
             ground.keeper.start,
             name,
-            [what.python(), *what.arguments(ground, backlog, url, name)],
+            command,
             log=log,
             cwd=ROOT,
             environment={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
@@ -121,19 +138,19 @@ async def _require_facts(
 async def _follow(
     ground: Ground, name: str, log: Path, pid: int, total: int
 ) -> tuple[list[Sample], float]:
-    import psutil
-
     process = psutil.Process(pid)
-    deadline = time.monotonic() + TIMEOUT_S
+    started_s = time.monotonic()
     while True:
         cpu_s = cpu_of_tree(process)
-        samples = samples_in(log.read_text("utf-8", "replace").splitlines())
+        text = await asyncio.to_thread(log.read_text, "utf-8", "replace")
+        samples = samples_in(text.splitlines())
         if samples and samples[-1].records >= total:
             return samples, cpu_s
         if not ground.keeper.running(name):
             raise Stuck(f"{name} has ended\n{tail(log)}")
-        if time.monotonic() > deadline:
-            raise Stuck(f"{name}: not within {TIMEOUT_S:.0f} s\n{tail(log)}")
+        last_s = samples[-1].at_s if samples else started_s
+        if time.monotonic() - last_s > STALL_S:
+            raise Stuck(f"{name}: nothing happened for {STALL_S:.0f} s\n{tail(log)}")
         await asyncio.sleep(POLL_S)
 
 

@@ -60,13 +60,18 @@ async def fill(
     members: int | None = None,
     organisations: int = 3,
     partitions: int = PARTITIONS,
+    part: int = 1,
 ) -> Backlog:
-    """Make a topic and fill it. `members` default: one for every 12 records."""
+    """Make a topic and fill it. `members` default: one for every 12 records.
+
+    `part`: only the first one of so many equal parts of the records.
+    """
     members = members or max(1, count // RECORDS_PER_MEMBER)
     await ground.new_topic(topic, partitions)
-    records = records_for(count, members, organisations=organisations)
+    size = max(1, count // part)
+    records = itertools.islice(records_for(count, members, organisations=organisations), size)
     facts = await asyncio.to_thread(produce, ground.bootstrap, topic, records)
-    return Backlog(topic, count, members, facts, partitions)
+    return Backlog(topic, size, members, facts, partitions)
 
 
 def produce(bootstrap: str, topic: str, records: Iterable[InputRecord]) -> int:

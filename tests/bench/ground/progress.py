@@ -28,13 +28,12 @@ class Sample(NamedTuple):
 
 
 def rate(samples: Sequence[Sample], end_s: float | None = None) -> float:
-    """Records/s between the first commit seen and the last (or `end_s`).
+    """Records/s between the first sample and the last (or `end_s`).
 
-    What the first commit held does not count, since nobody saw it begin: so starting up, joining
-    the group and the first fetch are nobody's advantage.
+    Samples begin with the first commit, and what it held does not count, since nobody saw it
+    begin: so starting up, joining the group and the first fetch are nobody's advantage.
     """
-    first = next(sample for sample in samples if sample.records > 0)
-    last = samples[-1]
+    first, last = samples[0], samples[-1]
     elapsed_s = (end_s or last.at_s) - first.at_s
     if elapsed_s <= 0:
         raise ValueError("everything was committed at once: take more records")
@@ -50,7 +49,7 @@ async def watch_intake(
 
     async def all_applied() -> bool:
         records = await connection.fetchval(APPLIED, topic)
-        if not samples or records != samples[-1].records:
+        if records > (samples[-1].records if samples else 0):
             samples.append(Sample(time.monotonic(), records))
         return records >= total
 

@@ -28,7 +28,7 @@ def report(
     more_versions: Mapping[str, str] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The record of one run. `more` are further members, `rows` (a list of tables) among them."""
+    """The record of one run. `more` are further members, `tables` among them."""
     return {
         "bench": bench,
         "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -50,9 +50,16 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """A table as a member of the record, to be shown now and in the docs."""
-    return {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+    return {
+        "title": title,
+        "columns": list(columns),
+        "rows": [list(row) for row in rows],
+        "notes": list(notes),
+    }
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -60,6 +67,8 @@ def show(result: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
     for each in result.get("tables", ()):
         console.print(_rich(each["title"], each["columns"], each["rows"]))
+        for note in each["notes"]:
+            console.print(note)
     metrics = [[name, f"{value:,g}"] for name, value in result["metrics"].items()]
     console.print(_rich(f"{result['bench']}: metrics", ("metric", "value"), metrics))
 

@@ -46,7 +46,3 @@ async def alternate(
     return results
 
 
-def ratios(results: Mapping[str, Sequence[Figures]], ours: str, other: str, figure: str) -> Spread:
-    """Ours over the other's, round by round: both of a round ran within the same minutes."""
-    pairs = zip(results[ours], results[other], strict=True)
-    return spread([a[figure] / b["records_s"] for a, b in pairs])

@@ -4,7 +4,8 @@ No merging, no members, no due marks, no offsets, no dead letters, no protection
 remains if everything that the service is for is left out. As many transactions are in flight as the
 service has.
 
-Arguments: bootstrap servers, topic, records, database URL, key (text or offset), batch, in flight.
+Arguments: bootstrap servers, topic, records, database URL, group (not used), key (text or offset),
+batch size, batches in flight.
 """
 
 from __future__ import annotations
@@ -98,5 +99,5 @@ async def run(
 
 
 if __name__ == "__main__":
-    _, servers, name, records, dsn, kind, size, lanes = sys.argv
+    _, servers, name, records, dsn, _, kind, size, lanes = sys.argv
     asyncio.run(run(servers, name, int(records), dsn, kind, int(size), int(lanes)))
