@@ -1,0 +1,194 @@
+"""What a new evaluation makes of what was published: changes, causes, overrides, tombstones."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from service.evaluation import evaluate
+from service.levels import Level
+from service.records import Cause, Source
+from service.signals import Activity, Dates, JoinedAtSource
+from service.standing import (
+    NOTHING_PUBLISHED,
+    Judgement,
+    Outcome,
+    Standing,
+    StoredOverride,
+    close_expired,
+    settle,
+)
+from service.texts import Texts
+from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
+from service.timeline import Case, Override
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+TEXTS = Texts("{member} of {org}", "with {org}")
+FRESH = Standing(0, None, NOTHING_PUBLISHED)
+
+
+def case(
+    *attended_days_ago: float,
+    joined_days_ago: float = 400,
+    eligible: bool = True,
+    override: Override | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> Case:
+    dates = Dates(sorted(NOW - days * DAY for days in attended_days_ago))
+    activity = Activity(
+        dates, Dates(), Dates(), NOW - joined_days_ago * DAY, JoinedAtSource.MEMBERSHIP
+    )
+    return Case(activity, thresholds, eligible, override)
+
+
+def settled(
+    before: Standing,
+    what: Case,
+    at: datetime = NOW,
+    causes: Collection[str] = ("signals",),
+    *,
+    has_membership: bool = True,
+    level: Level | None = None,
+    forced: Cause | None = None,
+) -> Outcome:
+    evaluation = evaluate(what, at)
+    judgement = None
+    if evaluation.ruling is not None:
+        judged = level or evaluation.ruling.level
+        judgement = Judgement(judged, TEXTS, Source.CLAUDE if level else Source.RULES, "test")
+    return settle(
+        before, what, evaluation, judgement,
+        causes=causes, has_membership=has_membership, forced_cause=forced,
+    )  # fmt: skip
+
+
+def test_a_first_level_with_a_membership_record_is_caused_by_it() -> None:
+    (publication,) = settled(FRESH, case(1)).publications
+    assert publication.revision == 1
+    assert publication.change is not None
+    assert publication.change.cause is Cause.MEMBERSHIP
+    assert publication.change.from_level is None
+    assert publication.published.previous_level is None
+    assert publication.published.level_since == NOW
+
+
+def test_a_first_level_without_one_is_caused_by_signals() -> None:
+    (publication,) = settled(FRESH, case(1), has_membership=False).publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.SIGNALS
+
+
+def test_nothing_new_publishes_nothing() -> None:
+    first = settled(FRESH, case(1)).standing
+    again = settled(first, case(1), NOW + timedelta(hours=1))
+    assert again.publications == ()
+    assert again.standing.revision == 1
+
+
+def test_a_changed_count_publishes_without_a_change() -> None:
+    first = settled(FRESH, case(1)).standing
+    (publication,) = settled(first, case(1, 2)).publications
+    assert publication.revision == 2
+    assert publication.change is None
+    assert publication.published.signals.events_attended_90d == 2
+
+
+def test_time_dates_a_change_to_when_the_level_began() -> None:
+    first = settled(FRESH, case(1)).standing
+    late = NOW + 100 * DAY
+    (publication,) = settled(first, case(1), late, causes=()).publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.TIME
+    assert publication.change.effective_at == NOW + 89 * DAY
+    assert publication.published.previous_level is Level.MODERATE
+
+
+def test_signals_go_before_time_and_date_a_change_to_the_evaluation() -> None:
+    first = settled(FRESH, case(1)).standing
+    late = NOW + 100 * DAY
+    (publication,) = settled(first, case(1), late, causes=("signals",)).publications
+    assert publication.change is not None
+    assert (publication.change.cause, publication.change.effective_at) == (Cause.SIGNALS, late)
+
+
+def test_thresholds_go_before_signals_and_republish_even_without_a_change() -> None:
+    first = settled(FRESH, case(1)).standing
+    raised = Thresholds(5, 2, version=1)
+    (publication,) = settled(first, case(1, thresholds=raised)).publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.THRESHOLDS
+    same = Thresholds(5, 1, version=2)
+    (publication,) = settled(first, case(1, thresholds=same)).publications
+    assert publication.change is None
+    assert publication.published.thresholds_version == 2
+
+
+def test_a_verdict_that_moves_the_level_is_the_cause() -> None:
+    first = settled(FRESH, case(1)).standing
+    outcome = settled(first, case(1), causes=("classifier",), level=Level.HIGHLY_ENGAGED)
+    (publication,) = outcome.publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.CLASSIFIER
+    assert publication.shown_source is Source.CLAUDE
+
+
+def test_leaving_publishes_a_tombstone_and_ends_an_override() -> None:
+    stored = StoredOverride(Override(Level.NEW, NOW), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    outcome = settled(before, case(1, eligible=False), causes=("membership",))
+    (publication,) = outcome.publications
+    assert publication.published.level is None
+    assert publication.change is not None
+    assert (publication.change.from_level, publication.change.to_level) == (Level.NEW, None)
+    assert [action.action for action in outcome.override_actions] == ["clear"]
+    assert outcome.standing.stored_override is None
+    assert settled(outcome.standing, case(1, eligible=False)).publications == ()
+
+
+def test_a_spell_without_score_keeps_the_override() -> None:
+    stored = StoredOverride(Override(Level.NEW, NOW), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    outcome = settled(before, case(joined_days_ago=-1, override=stored.override))
+    assert outcome.standing.published.level is None
+    assert outcome.standing.stored_override == stored
+    assert outcome.override_actions == ()
+
+
+def test_an_expired_override_is_closed_as_a_change_of_its_own() -> None:
+    expires_at = NOW + DAY
+    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    assert before.published.level is Level.NEW
+    assert close_expired(before, expires_at - timedelta(microseconds=1)).publications == ()
+    outcome = close_expired(before, expires_at + DAY)
+    (publication,) = outcome.publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.OVERRIDE_EXPIRED
+    assert publication.change.effective_at == expires_at
+    assert publication.change.to_level is Level.MODERATE
+    assert publication.published.override is None
+    assert [action.action for action in outcome.override_actions] == ["expire"]
+
+
+def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
+    expires_at = NOW + DAY
+    stored = StoredOverride(Override(Level.MODERATE, NOW, expires_at), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override)).standing
+    closed = close_expired(before, expires_at)
+    assert closed.publications == ()
+    assert [action.action for action in closed.override_actions] == ["expire"]
+    (publication,) = settled(closed.standing, case(1), expires_at, causes=()).publications
+    assert publication.change is None
+    assert publication.published.override is None
+
+
+def test_nothing_is_dated_before_the_change_before_it() -> None:
+    first = settled(FRESH, case(1)).standing
+    since = first.published._replace(level_since=NOW + 95 * DAY)
+    late = NOW + 100 * DAY
+    outcome = settled(first._replace(published=since), case(1), late, causes=())
+    (publication,) = outcome.publications
+    assert publication.change is not None
+    assert publication.change.effective_at == NOW + 95 * DAY
