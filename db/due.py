@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from db.pool import Connection
+from db.wakeups import Wakeup, tell
 
 Causes = dict[int, set[str]]
 
@@ -137,11 +138,13 @@ async def put_back(
 async def mark_members(connection: Connection, members: Collection[int], cause: str) -> None:
     """Make these members due."""
     await connection.execute(MARK_MEMBERS, list(members), cause)
+    await tell(connection, Wakeup.DUE)
 
 
 async def mark_organization(connection: Connection, org_id: str, cause: str) -> None:
     """Make every member of an organisation due, in slices."""
     await connection.execute(MARK_ORGANIZATION, org_id, cause)
+    await tell(connection, Wakeup.DUE)
 
 
 async def backlog(connection: Connection) -> Backlog:

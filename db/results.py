@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from db.evaluation import MemberCase
 from db.pool import Connection
+from db.wakeups import Wakeup, tell
 from service.classifier.templates import override_texts
 from service.evaluation import Evaluation
 from service.messages import Message
@@ -133,6 +134,7 @@ async def write_publications(
         await connection.execute(INSERT_HISTORY, *zip(*history, strict=True))
     if outbox:
         await connection.execute(INSERT_OUTBOX, *zip(*outbox, strict=True))
+        await tell(connection, Wakeup.OUTBOX)
 
 
 def _differs(result: Result) -> bool:

@@ -18,6 +18,7 @@ from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
 from db.judging import ClaudeJudge
 from db.pool import Pool, acquired, open_pool
+from db.wakeups import Wakeup
 from service.classifier.choice import claude_of, uses_claude
 from service.errors import Retryable
 from service.settings import Settings
@@ -26,6 +27,7 @@ from streams.backoff import Backoff
 from streams.classifier import Classifier, limits_of
 from streams.evaluator import Evaluator
 from streams.lanes import Lanes
+from streams.listener import Listener
 from streams.positions import check_claim
 from streams.relay import Relay
 from streams.topics import input_topics, require_topics
@@ -145,7 +147,11 @@ class Runtime:
 
     def start_loops(self, crash: Crash) -> None:
         """Start evaluators, relay and classifier. A defect in one of them ends the worker."""
-        loops: list[Any] = [*self.evaluators, self.relay]
+        wakeups = Listener(
+            self.settings,
+            {Wakeup.DUE: self.wake_evaluators, Wakeup.OUTBOX: self._wake_relay},
+        )
+        loops: list[Any] = [*self.evaluators, self.relay, wakeups]
         if self.classifier is not None:
             loops.append(self.classifier)
         for loop in loops:
