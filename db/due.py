@@ -97,9 +97,11 @@ async def take(connection: Connection, limit: int) -> Causes:
     causes: Causes = {
         member_id: set(why) for member_id, why in await connection.fetch(TAKE_MARKS, limit)
     }
-    if len(causes) < limit:
-        batches = max(1, (limit - len(causes)) // MARKS_PER_BATCH)
-        for member_id, why in await connection.fetch(TAKE_BATCHES, batches):
+    # Until there are enough, since a batch may hold one member only: whoever is given less than a
+    # page takes it that nobody else is due.
+    batches = max(1, limit // MARKS_PER_BATCH)
+    while len(causes) < limit and (rows := await connection.fetch(TAKE_BATCHES, batches)):
+        for member_id, why in rows:
             causes.setdefault(member_id, set()).update(why)
     if len(causes) < limit:
         for row in await connection.fetch(TAKE_USERS, limit):

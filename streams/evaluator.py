@@ -64,7 +64,8 @@ class Evaluator:
             backoff.reset()
             if page.put_back and not page.evaluated:
                 await asyncio.sleep(0.02)
-            elif page.taken < PAGE:
+            elif not page.taken:
+                # Only nobody at all is a reason to rest: a page may end early for many reasons.
                 await self._wait_for_work()
             await self._make_way(time.monotonic() - started)
 
