@@ -134,6 +134,8 @@ def _of_http(_: Request, error: HTTPException) -> Problem:
         return Problem(
             405, "method", "This cannot be done here.", headers=dict(error.headers or {})
         )
+    if error.status_code == 400:  # noqa: PLR2004 - a body that is no text, or nested too deeply
+        return Problem(422, "invalid", "The request does not have the expected form.")
     return Problem(error.status_code, "http", "The request cannot be handled.")
 
 

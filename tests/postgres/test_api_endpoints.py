@@ -1,0 +1,369 @@
+"""What every endpoint answers to an administrator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.levels import Level
+from tests.api_community import (
+    ADMIN,
+    IMPLICIT,
+    LEFT,
+    LOST,
+    MEMBER,
+    NEWCOMER,
+    ORG,
+    SECOND_ADMIN,
+    SILENT,
+    STRANGER,
+)
+from tests.postgres.api_client import Api, running_api
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[Api]:
+    async with running_api(database) as running:
+        yield running
+
+
+async def test_member_record_has_evidence_texts_and_etag(api: Api) -> None:
+    response = await api.get(f"/members/{MEMBER}")
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert response.headers["etag"] == f'"{body["revision"]}"'
+    assert response.headers["cache-control"] == "no-store"
+    assert (body["level"], body["reason"], body["source"]) == (
+        "moderate",
+        "some_attendance",
+        "rules",
+    )
+    assert body["signals"]["events_attended_90d"] == 1
+    assert "Riverside Makers" in body["admin_explanation"]
+    assert "Bob Builder" in body["admin_explanation"]
+    assert "Riverside Makers" in body["user_explanation"]
+    assert "{" not in body["admin_explanation"] + body["user_explanation"]
+    evidence = body["evidence"]
+    assert evidence["rule"] == 3
+    assert [c["met"] for c in evidence["comparisons"]] == [False, False, True]
+    assert evidence["counted_events_total"] == len(evidence["counted_event_ids"]) == 1
+    assert evidence["improvement"]["events"] == 2
+    # One attended event leaves the window after 90 days; one more before then keeps the level.
+    assert evidence["prevention"] == {
+        "events": 1, "any_activity": False, "before": body["next_level_change_at"],
+    }  # fmt: skip
+    assert body["next_level"] == "at_risk"
+
+
+async def test_levels_of_the_community(api: Api) -> None:
+    body = (await api.get("/members", limit=200)).json()
+    levels = {item["user_id"]: item["level"] for item in body["items"]}
+    assert levels[ADMIN] == "highly_engaged"
+    assert levels[SILENT] == "at_risk"
+    assert levels[LOST] == "inactive"
+    assert levels[NEWCOMER] == "new"
+    assert levels[IMPLICIT] == "moderate"
+    assert LEFT not in levels
+    assert body["next"] is None
+
+
+@pytest.mark.parametrize(
+    "sort",
+    ["user_id", "-user_id", "due", "-level_since", "level_since", "-last_attended_at",
+     "last_attended_at", "-events_attended_90d", "events_attended_90d"],
+)  # fmt: skip
+async def test_pages_together_are_the_list_in_every_order(api: Api, sort: str) -> None:
+    whole = (await api.get("/members", sort=sort, limit=200)).json()["items"]
+    assert len(whole) == 8
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(10):
+        query = {"sort": sort, "limit": 3} | ({"cursor": cursor} if cursor else {})
+        page = (await api.get("/members", **query)).json()
+        seen += [item["user_id"] for item in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert seen == [item["user_id"] for item in whole]
+
+
+async def test_pages_are_stable_while_members_come_and_go(api: Api) -> None:
+    first = (await api.get("/members", limit=3)).json()
+    assert [i["user_id"] for i in first["items"]] == [ADMIN, MEMBER, SECOND_ADMIN]
+    await api.community.member("aaron", attended=(3,))
+    await api.community.member("zoe", attended=(3,))
+    await api.community.evaluate()
+    await api.community.execute("DELETE FROM engagement e USING member m "
+                                "WHERE m.member_id = e.member_id AND m.user_id = $1", SECOND_ADMIN)  # fmt: skip
+    rest = (await api.get("/members", limit=200, cursor=first["next"])).json()
+    assert [i["user_id"] for i in rest["items"]] == [
+        LOST, "mallory", IMPLICIT, NEWCOMER, SILENT, "zoe",
+    ]  # fmt: skip
+
+
+async def test_filters(api: Api) -> None:
+    async def found(**query: object) -> set[str]:
+        response = await api.get("/members", **query)
+        assert response.status_code == 200, response.text
+        return {item["user_id"] for item in response.json()["items"]}
+
+    assert await found(level="inactive") == {LOST}
+    assert await found(level=["inactive", "new"]) == {LOST, NEWCOMER}
+    assert await found(q="BOB b") == {MEMBER}
+    assert await found(q="ada.a") == {ADMIN}
+    assert await found(q="100%") == set()
+    assert await found(q="_") == set()
+    assert await found(due_within_days=6) == {SECOND_ADMIN}
+    assert await found(override="true") == set()
+    assert len(await found(override="false")) == 8
+
+
+async def test_a_cursor_belongs_to_its_question(api: Api) -> None:
+    cursor = (await api.get("/members", limit=2)).json()["next"]
+    for query in ({"sort": "due"}, {"level": "new"}, {"q": "x"}):
+        response = await api.get("/members", cursor=cursor, **query)
+        assert response.status_code == 422
+        assert response.json()["type"] == "urn:engagement:problem:invalid-cursor"
+
+
+async def test_override_life(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{SILENT}/override"
+    before = (await api.get(f"/members/{SILENT}")).json()
+    body = {"level": "highly_engaged", "notes": "Runs the <b>workshop</b>", "expires_at": None}
+    response = await api.call(
+        "PUT", path, json=body, headers={"If-Match": f'"{before["revision"]}"'}
+    )
+    assert response.status_code == 200, response.text
+    shown = response.json()
+    assert (shown["level"], shown["computed_level"]) == ("highly_engaged", "at_risk")
+    assert shown["source"] == "override"
+    assert shown["override"]["notes"] == "Runs the <b>workshop</b>"
+    assert shown["override"]["overridden_by"] == ADMIN
+    assert shown["override"]["overridden_by_name"] == "Ada Admin"
+    assert shown["revision"] == before["revision"] + 1
+    listed = (await api.get("/members", override="true")).json()["items"]
+    assert [(i["user_id"], i["level"], i["override_level"]) for i in listed] == [
+        (SILENT, "highly_engaged", "highly_engaged")
+    ]
+    mine = (await api.get("/me", SILENT)).json()
+    assert mine["status_label"] == "Highly engaged"
+    # The same level as computed may be set: no change of level, but an action.
+    body = {"level": "at_risk", "notes": "n", "expires_at": "2099-01-01T00:00:00+01:00"}
+    response = await api.call("PUT", path, user_id=SECOND_ADMIN, json=body)
+    assert response.status_code == 200
+    assert response.json()["override"]["expires_at"] == "2098-12-31T23:00:00Z"
+    response = await api.call("DELETE", path, json={"notes": "over"})
+    assert response.status_code == 200, response.text
+    assert response.json()["override"] is None
+    again = await api.call("DELETE", path)
+    assert again.status_code == 409
+    history = (await api.get(f"/members/{SILENT}/history")).json()["items"]
+    kinds = [(h["kind"], h.get("action") or f"{h['from_level']}>{h['to_level']}") for h in history]
+    assert sorted(kinds) == sorted(
+        [
+            ("override", "override"), ("override", "override"), ("override", "clear"),
+            ("level", "None>at_risk"), ("level", "at_risk>highly_engaged"),
+            ("level", "highly_engaged>at_risk"),
+        ]
+    )  # fmt: skip
+    assert {h["performed_by"] for h in history if h["kind"] == "override"} == {ADMIN, SECOND_ADMIN}
+
+
+async def test_override_refusals(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{{}}/override"
+    good = {"level": "moderate", "notes": "because"}
+
+    async def put(user: str, body: object, **headers: str) -> int:
+        response = await api.call("PUT", path.format(user), json=body, headers=headers)
+        assert response.headers["content-type"].startswith("application/problem+json")
+        return response.status_code
+
+    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    assert await put(MEMBER, good | {"expires_at": past}) == 422
+    assert await put(MEMBER, good | {"expires_at": "2099-01-01T00:00:00"}) == 422
+    assert await put(MEMBER, good | {"notes": ""}) == 422
+    assert await put(MEMBER, good | {"notes": " \n\t"}) == 422
+    assert await put(MEMBER, good | {"notes": "x" * 2001}) == 422
+    assert await put(MEMBER, good | {"notes": "a\0b"}) == 422
+    assert await put(MEMBER, good | {"level": "great"}) == 422
+    assert await put(MEMBER, good | {"more": 1}) == 422
+    assert await put(MEMBER, {"level": "moderate"}) == 422
+    assert await put(MEMBER, [good]) == 422
+    assert await put(LEFT, good) == 409
+    assert await put(STRANGER, good) == 404
+    assert await put(MEMBER, good, **{"If-Match": '"99"'}) == 412
+    assert await put(MEMBER, good, **{"If-Match": 'W/"1"'}) == 412
+    assert await put(MEMBER, good, **{"If-Match": "nonsense"}) == 412
+    after = (await api.get(f"/members/{MEMBER}")).json()
+    assert after["override"] is None
+    accepted = await api.call("PUT", path.format(MEMBER), json=good, headers={"If-Match": "*"})
+    assert accepted.status_code == 200
+
+
+async def test_stale_if_match_of_a_second_admin(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    seen = (await api.get(f"/members/{MEMBER}")).headers["etag"]
+    body = {"level": "new", "notes": "first"}
+    first = await api.call("PUT", path, ADMIN, json=body, headers={"If-Match": seen})
+    second = await api.call("PUT", path, SECOND_ADMIN, json=body, headers={"If-Match": seen})
+    assert (first.status_code, second.status_code) == (200, 412)
+    assert second.json()["type"] == "urn:engagement:problem:stale"
+
+
+async def test_expiry_takes_effect_for_reads_without_a_timer(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{LOST}/override"
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await api.call("PUT", path, json={"level": "moderate", "notes": "n", "expires_at": soon})
+    await api.community.set_clock(days_ago=-1)
+    member = (await api.get(f"/members/{LOST}")).json()
+    assert (member["level"], member["override"]) == ("inactive", None)
+    assert (member["previous_level"], member["level_since"][:16]) == ("moderate", soon[:16])
+    listed = (await api.get("/members", level="inactive")).json()["items"]
+    assert [i["user_id"] for i in listed] == [LOST]
+    assert (await api.get("/members", override="true")).json()["items"] == []
+    moderates = (await api.get("/members", level="moderate")).json()["items"]
+    assert LOST not in {i["user_id"] for i in moderates}
+    summary = (await api.get("/summary")).json()
+    assert {row["level"]: row["members"] for row in summary["levels"]}["inactive"] == 1
+    assert summary["overrides"] == 0
+
+
+async def test_history_of_a_member_who_left(api: Api) -> None:
+    items = (await api.get(f"/members/{LEFT}/history")).json()["items"]
+    assert [(i["from_level"], i["to_level"]) for i in items] == [
+        ("highly_engaged", None), (None, "highly_engaged"),
+    ]  # fmt: skip
+    member = (await api.get(f"/members/{LEFT}")).json()
+    assert (member["level"], member["membership"]) == (None, "left")
+    assert member["admin_explanation"] is None
+    first = (await api.get(f"/members/{LEFT}/history", limit=1)).json()
+    rest = (await api.get(f"/members/{LEFT}/history", limit=1, cursor=first["next"])).json()
+    assert first["items"] + rest["items"] == items
+    assert rest["next"] is None
+    assert (await api.get(f"/members/{STRANGER}/history")).status_code == 404
+
+
+async def test_summary(api: Api) -> None:
+    body = (await api.get("/summary")).json()
+    assert {row["level"]: row["members"] for row in body["levels"]} == {
+        "highly_engaged": 1, "moderate": 4, "at_risk": 1, "new": 1, "inactive": 1,
+    }  # fmt: skip
+    assert body["members"] == 8
+    assert body["name"] == "Riverside Makers"
+    today = datetime.now(UTC).date().isoformat()
+    moves = {(m["day"], m["direction"]): m["members"] for m in body["movements"]}
+    assert moves == {(today, "entered"): 9, (today, "left"): 1}
+    # Grace's event of 85 days ago leaves the window in 5 days.
+    assert body["falls_due_30d"] == 1
+    assert body["last_run"] is None
+
+
+async def test_thresholds_preview_and_save(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/thresholds"
+    assert (await api.get("/thresholds")).json()["current"]["version"] == 0
+    numbers = {
+        "highly_engaged_min_events": 2, "moderate_min_events": 1, "activity_window_days": 200,
+        "new_member_days": 60, "inactive_after_days": 300,
+    }  # fmt: skip
+    preview = await api.call("POST", path + "/preview", json=numbers)
+    assert preview.status_code == 200, preview.text
+    found = preview.json()
+    assert found["members"] == 8
+    assert len(found["matrix"]) == 25
+    moves = {
+        (t["from_level"], t["to_level"]): t["members"]
+        for t in found["matrix"]
+        if t["members"] and t["from_level"] != t["to_level"]
+    }
+    assert moves == {("at_risk", "moderate"): 1}
+    assert found["members_changed"] == sum(moves.values())
+    assert sum(row["members"] for row in found["then"]) == 8
+    assert (await api.get("/thresholds")).json()["current"]["version"] == 0
+    saved = await api.call("PUT", path, json=numbers | {"base_version": 0, "note": "wider"})
+    assert saved.status_code == 200, saved.text
+    assert saved.json()["current"]["version"] == 1
+    assert saved.json()["current"]["author"] == ADMIN
+    stale = await api.call("PUT", path, json=numbers | {"base_version": 0})
+    assert stale.status_code == 412
+    same = await api.call("PUT", path, json=numbers | {"base_version": 1})
+    assert same.status_code == 409
+    silly = numbers | {"moderate_min_events": 5, "base_version": 1}
+    refused = await api.call("PUT", path, json=silly)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["location"] == "body.highly_engaged_min_events"
+
+
+async def test_recompute_marks_the_member_due(api: Api) -> None:
+    response = await api.call("POST", f"/v1/orgs/{ORG}/members/{MEMBER}/recompute")
+    assert (response.status_code, response.json()) == (202, {"status": "accepted"})
+    marks = await api.community.connection.fetchval(
+        "SELECT count(*) FROM due_member WHERE member_id = $1",
+        api.community.members[ORG, MEMBER],
+    )
+    assert marks == 1
+    missing = await api.call("POST", f"/v1/orgs/{ORG}/members/{STRANGER}/recompute")
+    assert missing.status_code == 404
+
+
+async def test_erasure_gives_a_receipt_and_repeats(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}"
+    response = await api.call("DELETE", path)
+    assert response.status_code == 200, response.text
+    receipt = response.json()
+    assert receipt["user_id"] == MEMBER
+    assert receipt["removed"]["attendances"] == 2
+    assert receipt["remaining"]
+    assert (await api.get(f"/members/{MEMBER}")).status_code == 404
+    assert (await api.get(f"/members/{MEMBER}/history")).status_code == 404
+    again = await api.call("DELETE", path)
+    assert again.status_code == 200
+    assert sum(again.json()["removed"].values()) == 0
+    unknown = await api.call("DELETE", f"/v1/orgs/{ORG}/members/{STRANGER}")
+    assert unknown.status_code == 404
+
+
+async def test_an_erased_admin_leaves_no_name_behind(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    await api.call("PUT", path, SECOND_ADMIN, json={"level": "new", "notes": "n"})
+    await api.call("DELETE", f"/v1/orgs/{ORG}/members/{SECOND_ADMIN}")
+    for page in (f"/members/{MEMBER}", f"/members/{MEMBER}/history", "/thresholds", "/members"):
+        assert SECOND_ADMIN not in (await api.get(page)).text
+
+
+async def test_me_of_every_member(api: Api) -> None:
+    expected = {
+        ADMIN: "Highly engaged", MEMBER: "Taking part", SILENT: "We'd love to see you",
+        LOST: "Welcome back any time", NEWCOMER: "New here", IMPLICIT: "Taking part",
+    }  # fmt: skip
+    for user, label in expected.items():
+        body = (await api.get("/me", user)).json()
+        assert body["status_label"] == label
+        assert "Riverside Makers" in body["user_explanation"]
+        assert set(body) == {"status_label", "user_explanation", "computed_at", "next_step"}
+    assert len(Level) == 5
+
+
+async def test_unmet_methods_paths_and_bodies_are_problems(api: Api) -> None:
+    for method, path, status in (
+        ("PATCH", f"/v1/orgs/{ORG}/thresholds", 405),
+        ("GET", "/v1/nothing", 404),
+        ("GET", f"/v1/orgs/{ORG}/members?limit=0", 422),
+        ("GET", f"/v1/orgs/{ORG}/members?colour=red", 422),
+        ("GET", f"/v1/orgs/{ORG}/members/!", 422),
+        ("GET", "/v1/orgs/!/me", 404),
+    ):
+        response = await api.call(method, path)
+        assert response.status_code == status, (method, path, response.text)
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    for content in (b"{", b"\xff", b"", b"[" * 20_000, b'{"notes": "\\ud800", "level": "new"}'):
+        response = await api.call(
+            "PUT", path, content=content, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 422, content[:10]
+    huge = await api.call("PUT", path, content=b" " * 70_000)
+    assert huge.status_code == 413
