@@ -18,10 +18,12 @@ ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@|-]{0,127}"
 MAX_TEXT_LENGTH: Final = 200
 MAX_VALUE_BYTES: Final = 64 * 1024
 
-# RFC 3339 with or without an offset; a missing offset has a code of its own.
-_TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:[0-5]\d)?", re.ASCII
+TIME_PATTERN: Final = (
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
+    r"([Zz]|[+-][0-9]{2}:[0-5][0-9])"
 )
+# With or without an offset; a missing offset has a code of its own.
+_TIME: Final = re.compile(f"{TIME_PATTERN}?")
 
 
 class InputKind(StrEnum):
@@ -60,16 +62,39 @@ def _without_nul(value: object) -> object:
     return value
 
 
-# Ids are checked after the types, since a bad id has a code of its own.
+# Ids and offsets are checked after the types, since they have codes of their own: here the patterns
+# are for whoever reads the JSON Schemas.
 Id = Annotated[str, Field(json_schema_extra={"pattern": f"^{ID_PATTERN}$", "maxLength": 128})]
-Instant = Annotated[datetime, BeforeValidator(parse_instant, json_schema_input_type=datetime)]
-Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH), BeforeValidator(_without_nul)]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(parse_instant, json_schema_input_type=datetime),
+    Field(json_schema_extra={"pattern": f"^{TIME_PATTERN}$"}),
+]
+Text = Annotated[
+    str,
+    StringConstraints(max_length=MAX_TEXT_LENGTH),
+    BeforeValidator(_without_nul),
+    Field(json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+]
 
 
 class InputRecord(BaseModel):
     """What every input record has: `id`, the message id, and `recorded_at`, when it was learned."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+
+# The meaning of fields that several kinds share; the others say theirs below themselves.
+SHARED_FIELDS: Final = {
+    "id": "Message id. May be left out of the value when the header `ce_id` has it.",
+    "org_id": "The organisation.",
+    "user_id": "The person.",
+    "event_id": "The community event.",
+    "recorded_at": "When the producer learned this: of two records about the same thing, the one "
+    "recorded later is the truth, however late or early it arrives.",
+}
 
 
 class Attendance(InputRecord):
@@ -80,7 +105,9 @@ class Attendance(InputRecord):
     user_id: Id
     event_id: Id
     status: Literal["attended", "partial", "absent", "void"]
+    """`attended` and `partial` count; `absent` and `void` take back what was said before."""
     occurred_at: Instant
+    """When the community event took place."""
     recorded_at: Instant
 
 
@@ -92,7 +119,9 @@ class Rsvp(InputRecord):
     user_id: Id
     event_id: Id
     response: Literal["going", "maybe", "declined", "withdrawn"]
+    """Only `going` counts."""
     responded_at: Instant
+    """When the answer was given."""
     recorded_at: Instant
 
 
@@ -102,7 +131,9 @@ class ProfileUpdate(InputRecord):
     id: Id
     user_id: Id
     updated_at: Instant
+    """When the profile was changed."""
     actor: Literal["member", "admin", "system"] = "member"
+    """Who changed it. Only updates by `member` are a sign of engagement."""
     recorded_at: Instant
 
 
@@ -113,9 +144,13 @@ class Membership(InputRecord):
     org_id: Id
     user_id: Id
     status: Literal["active", "left"]
+    """Whether the person belongs to the organisation now."""
     role: Literal["member", "admin"] = "member"
+    """An `admin` whose status is `active` may see and override everything in this organisation."""
     display_name: Text | None = None
+    """What administrators read instead of the id."""
     joined_at: Instant
+    """When the person joined, for the last time."""
     recorded_at: Instant
 
 
@@ -125,7 +160,9 @@ class Organization(InputRecord):
     id: Id
     org_id: Id
     name: Text
+    """The name that the texts use."""
     status: Literal["active", "suspended", "deleted"]
+    """`suspended`: no evaluation until it is `active` again. `deleted`: as if all had left."""
     recorded_at: Instant
 
 
