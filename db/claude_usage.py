@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from db.pool import Connection
 from service.classifier.asking import Usage
@@ -87,6 +87,22 @@ class Totals(NamedTuple):
     agreed: int
     differed: int
     fallbacks: dict[str, int]
+
+    def since(self, earlier: Totals) -> dict[str, Any]:
+        """What was spent after `earlier`, fit for a run's summary."""
+        fallbacks = {
+            reason: count - earlier.fallbacks.get(reason, 0)
+            for reason, count in self.fallbacks.items()
+        }
+        return {
+            "claude_calls": self.calls - earlier.calls,
+            "claude_input_tokens": self.input_tokens - earlier.input_tokens,
+            "claude_output_tokens": self.output_tokens - earlier.output_tokens,
+            "claude_cost_usd": float(self.cost_usd - earlier.cost_usd),
+            "claude_agreed": self.agreed - earlier.agreed,
+            "claude_differed": self.differed - earlier.differed,
+            "claude_fallbacks": {reason: count for reason, count in fallbacks.items() if count},
+        }
 
 
 async def lock_room(connection: Connection, limits: Limits, tokens: int) -> Room:

@@ -5,6 +5,7 @@ Nobody here talks to Claude; what is missing is put in the queue, and the classi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from db import verdicts
@@ -12,6 +13,7 @@ from db.evaluating import Opinion
 from db.evaluation import MemberCase
 from db.pool import Connection
 from service.classifier.judging import (
+    Lookup,
     Question,
     StoredVerdict,
     by_rules,
@@ -25,11 +27,15 @@ from service.evaluation import Evaluation
 
 
 class ClaudeJudge:
-    """For the worker: looks verdicts up and asks for those that are missing."""
+    """For the worker: looks verdicts up and asks for those that are missing.
+
+    `lookups` counts how they ended; the difference of two copies tells what a run did.
+    """
 
     def __init__(self, model: str, *, queue_limit: int = verdicts.QUEUE_LIMIT) -> None:
         self._model = model
         self._queue_limit = queue_limit
+        self.lookups: Counter[Lookup] = Counter()
 
     async def judge(
         self, connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
@@ -43,9 +49,23 @@ class ClaudeJudge:
             connection, wanted, self._model, queue_limit=self._queue_limit
         )
         return [
-            _opinion(member, evaluation, question, found)
+            self._opinion(member, evaluation, question, found)
             for (member, evaluation), question in zip(cases, questions, strict=True)
         ]
+
+    def _opinion(
+        self,
+        member: MemberCase,
+        evaluation: Evaluation,
+        question: Question | None,
+        found: dict[bytes, StoredVerdict],
+    ) -> Opinion:
+        if question is None:
+            return Opinion(None)
+        judged = judge(member.standing, member.case, evaluation, question, found.get(question.key))
+        self.lookups[judged.lookup] += 1
+        CLAUDE_METRICS.lookups.labels(judged.lookup).inc()
+        return Opinion(judged.judgement, judged.verdict_key)
 
 
 class KeepingJudge:
@@ -69,16 +89,3 @@ def _kept(member: MemberCase, evaluation: Evaluation) -> Opinion:
     judgement = kept_judgement(standing, case, evaluation) or by_rules(evaluation)
     unchanged = is_unchanged(standing, evaluation, case)
     return Opinion(judgement, standing.verdict_key if unchanged else None)
-
-
-def _opinion(
-    member: MemberCase,
-    evaluation: Evaluation,
-    question: Question | None,
-    found: dict[bytes, StoredVerdict],
-) -> Opinion:
-    if question is None:
-        return Opinion(None)
-    judged = judge(member.standing, member.case, evaluation, question, found.get(question.key))
-    CLAUDE_METRICS.lookups.labels(judged.lookup).inc()
-    return Opinion(judged.judgement, judged.verdict_key)

@@ -37,7 +37,8 @@ class Scene:
         self.fake = fake
         self.started_at = datetime.now(UTC)
         self._numbers = itertools.count(1)
-        self._judge: Judge = ClaudeJudge(MODEL)
+        self.judge = ClaudeJudge(MODEL)
+        self._judge: Judge = self.judge
         self._askers: list[Claude] = []
 
     def classifier(

@@ -18,6 +18,7 @@ from db.explanations import explanation_ids
 from db.judging import ClaudeJudge, KeepingJudge
 from db.pool import transaction
 from service.classifier.asking import Usage
+from service.classifier.judging import Lookup
 from service.classifier.keys import verdict_key
 from service.classifier.situation import situation_of
 from service.demo.fake_claude import FakeClaude
@@ -89,7 +90,9 @@ async def test_members_in_the_same_situation_share_one_call(scene: Scene) -> Non
     assert [row[0] for row in sources] == ["claude"]
     # Whoever comes to the same situation later finds the answer there.
     late = await scene.member("late", attended=(8,))
+    before = scene.judge.lookups.copy()
     await scene.evaluate()
+    assert scene.judge.lookups - before == {Lookup.HIT: 1}
     assert (await scene.engagement(late))["computed_source"] == "claude"
     assert len(scene.fake.requests) == 1
 
@@ -619,6 +622,20 @@ async def test_superseded_verdicts_are_forgotten(scene: Scene) -> None:
     async with transaction(scene.pool) as connection:
         assert await verdict_queue.drop_superseded(connection, MODEL, timedelta(days=30)) == 0
         assert await verdict_queue.drop_superseded(connection, "other", timedelta(days=30)) == 5
+
+
+async def test_what_a_run_spent_is_the_difference_of_two_totals(scene: Scene) -> None:
+    before = await totals_of(scene)
+    await five_situations(scene)
+    scene.fake.play(Act.SERVER_ERROR)
+    await scene.classifier().run_once()
+    spent = (await totals_of(scene)).since(before)
+    assert spent["claude_calls"] == 5
+    assert spent["claude_agreed"] + spent["claude_differed"] == 4
+    assert spent["claude_fallbacks"] == {"server_error": 1}
+    assert spent["claude_cost_usd"] > 0
+    after = await totals_of(scene)
+    assert after.since(after)["claude_fallbacks"] == {}
 
 
 async def five_situations(scene: Scene) -> None:
