@@ -1,8 +1,8 @@
 """One lane per claimed partition: batches in order, one transaction each, under the claim's epoch.
 
 Lanes are independent; a bounded number of them works at once, so that decoding one batch overlaps
-PostgreSQL's work on another. A lane holds at most two batches; only partitions whose lane has
-room are fetched: that is the whole back-pressure.
+PostgreSQL's work on another. Only partitions whose lane has room are fetched: that is the whole
+back-pressure.
 
 What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where
 the database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while
@@ -31,6 +31,7 @@ Crash = Callable[[BaseException], Coroutine[object, object, None]]
 
 log = structlog.get_logger(__name__)
 
+# No more is fetched for a lane that holds this many; one fetch may bring a few at once.
 BATCHES_PER_LANE: Final = 2
 DRAIN_TIMEOUT_S: Final = 10.0
 CLAIM_BUDGET_S: Final = 20.0
@@ -62,7 +63,7 @@ class Lane:
 
     claim: Claim
     expected: int
-    batches: asyncio.Queue[Batch] = field(default_factory=lambda: asyncio.Queue(BATCHES_PER_LANE))
+    batches: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
     outstanding: int = 0
     applied: int = 0
     busy_since: float | None = None
@@ -132,8 +133,8 @@ class Lanes:
     def admit(self, batch: Batch) -> None:
         """Put a batch into its lane; one from before the present claim is dropped."""
         lane = self._lanes.get(TP(batch.topic, batch.partition))
-        if lane is None or lane.stopped or lane.batches.full():
-            # Not applied, so nothing is lost: the next batch will not fit and be sought back.
+        if lane is None or lane.stopped:
+            # Not applied, so nothing is lost: whoever claims next begins at what is stored.
             log.warning("batch_dropped", action="drop", topic=batch.topic, start=batch.start)
             return
         lane.batches.put_nowait(batch)
@@ -182,12 +183,16 @@ class Lanes:
         self._room.set()
 
     async def _claim_all(self) -> dict[TP, int]:
-        wanted = set(self._unclaimed)
-        claims = await self._applier.claim(wanted, self._generation) if wanted else {}
-        for tp, claim in claims.items():
+        generation, wanted = self._generation, set(self._unclaimed)
+        claims = await self._applier.claim(wanted, generation) if wanted else {}
+        if self._generation != generation:
+            return {}
+        # A rebalance meanwhile may have taken some, or all, away again.
+        held = {tp: claim for tp, claim in claims.items() if tp in self._unclaimed}
+        for tp, claim in held.items():
             self._unclaimed.discard(tp)
             self._open(tp, claim)
-        return {tp: claim.next_offset for tp, claim in claims.items()}
+        return {tp: claim.next_offset for tp, claim in held.items()}
 
     def _open(self, tp: TP, claim: Claim) -> None:
         lane = Lane(claim, expected=claim.next_offset, applied=claim.next_offset)
