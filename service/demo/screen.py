@@ -74,6 +74,7 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
         self._live = Live(
             console=console,
             refresh_per_second=REFRESH_PER_S,
+            vertical_overflow="crop",
             get_renderable=lambda: screen(picture),
         )
 
@@ -107,13 +108,14 @@ def summary(picture: Picture) -> str:
 def screen(picture: Picture) -> RenderableType:
     """The whole screen."""
     title = Text.assemble(
-        ("Engagement scoring", "bold"), f"  {picture.elapsed_s:.0f} s  ", (picture.stage, "italic")
-    )
+        ("Engagement scoring", "bold"), f"  {picture.elapsed_s:.0f} s  ", (picture.stage, "italic"),
+        ("  Ctrl-C ends everything", "dim"),
+    )  # fmt: skip
     top = _side_by_side(_inputs(picture), _levels(picture))
     bottom = _side_by_side(_outputs(picture), _dead_letters(picture))
-    links = [Text(link, "underline") for link in picture.links]
-    footer = Text("Ctrl-C ends everything", "dim")
-    return Group(title, top, _changes(picture), bottom, *links, footer)
+    links = [Text(link, "underline", overflow="fold") for link in picture.links]
+    # What does not fit on a small terminal is cut off below.
+    return Group(title, *links, top, _changes(picture), bottom)
 
 
 def _side_by_side(*parts: RenderableType) -> Table:

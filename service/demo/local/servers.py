@@ -42,9 +42,16 @@ def servers(environment: Mapping[str, str], data_dir: Path | None = None) -> Ite
         if not url:
             postgres = LocalPostgres(data_dir / "postgres" if data_dir else None)
             stack.callback(postgres.close)
-        with ThreadPoolExecutor(2) as pool:
+        pool = ThreadPoolExecutor(2)
+        try:
             for started in [pool.submit(server.start) for server in (kafka, postgres) if server]:
                 started.result()
+        except BaseException:
+            # Ctrl-C, or one failed: end what is still starting instead of waiting for it.
+            stack.close()
+            raise
+        finally:
+            pool.shutdown()
         yield Servers(
             kafka_bootstrap_servers=bootstrap or (kafka.bootstrap if kafka else ""),
             database_url=url or (postgres.create_database(DATABASE) if postgres else ""),
