@@ -262,7 +262,10 @@ def _not_before(at: datetime, earliest: datetime | None) -> datetime:
 
 
 def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:
-    """When the member has to be looked at again if nothing arrives: a crossing, or an expiry."""
+    """When the member has to be looked at again if nothing arrives.
+
+    A crossing, an expiry, or the end of a newness that only Claude still saw.
+    """
     if not case.eligible:
         return None
     instants = [
@@ -271,7 +274,20 @@ def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime 
             evaluation.next_change_at,
             None if standing.stored_override is None
             else standing.stored_override.override.expires_at,
+            _newness_ends_at(case, evaluation, standing),
         )
         if at is not None
     ]  # fmt: skip
     return min(instants, default=None)
+
+
+def _newness_ends_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:
+    """Claude may call a highly engaged member new, but no longer than the thresholds do."""
+    joined_at = evaluation.signals.joined_at
+    if (
+        joined_at is None
+        or standing.published.computed_level is not Level.NEW
+        or standing.rules_level is Level.NEW
+    ):
+        return None
+    return joined_at + case.thresholds.new_for

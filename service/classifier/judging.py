@@ -6,7 +6,6 @@ texts of Claude's stay while the rules say what they said before, so nobody flap
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -154,17 +153,6 @@ def is_allowed(level: Level, evaluation: Evaluation, thresholds: Thresholds) -> 
         is_new=evaluation.as_of - signals.joined_at < thresholds.new_for,
         enough_events=signals.events_attended_90d >= thresholds.moderate_min_events,
     )
-
-
-def allowed_until(level: Level, evaluation: Evaluation, thresholds: Thresholds) -> datetime | None:
-    """When time alone ends Claude's level though the rules say nothing new; None if it does not.
-
-    Only `new` for a member who is highly engaged by the rules: newness ends, their level stays.
-    """
-    ruling, joined_at = evaluation.ruling, evaluation.signals.joined_at
-    if ruling is None or joined_at is None or level is not Level.NEW or ruling.level is Level.NEW:
-        return None
-    return joined_at + thresholds.new_for
 
 
 def is_unchanged(standing: Standing, evaluation: Evaluation, case: Case) -> bool:
