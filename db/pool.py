@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -20,6 +20,10 @@ from service.settings import Settings
 
 ACQUIRE_TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 10.0
+
+TLS_MODES: Final = frozenset({"require", "verify-ca", "verify-full"})
+# No host at all is the socket of this machine; the settings see to it that PGHOST is not meant.
+LOOPBACK: Final = ("", "localhost", "127.0.0.1", "::1")
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -97,6 +101,7 @@ def tls_arguments(settings: Settings) -> dict[str, Any]:
     Raises SettingsError. `sslmode` in DATABASE_URL is honoured as libpq does.
     """
     url = urlsplit(settings.database_url.get_secret_value())
+    query = parse_qs(url.query)
     if settings.database_ssl_ca_file:
         try:
             return {"ssl": ssl.create_default_context(cafile=settings.database_ssl_ca_file)}
@@ -104,13 +109,26 @@ def tls_arguments(settings: Settings) -> dict[str, Any]:
             raise SettingsError(
                 f"ENGAGEMENT_DATABASE_SSL_CA_FILE: {error.strerror or error}"
             ) from None
-    asks_for_tls = any(
-        f"sslmode={mode}" in url.query for mode in ("require", "verify-ca", "verify-full")
-    )
-    local = not url.hostname or url.hostname in ("localhost", "127.0.0.1", "::1")
-    if not (asks_for_tls or local or settings.allow_plaintext):
+    asks_for_tls = TLS_MODES.issuperset(query.get("sslmode", ["none"]))
+    if not (asks_for_tls or _stays_here(url.netloc, query) or settings.allow_plaintext):
         raise SettingsError(
             "DATABASE_URL: no TLS to a host other than loopback; set sslmode=verify-full and "
             "ENGAGEMENT_DATABASE_SSL_CA_FILE, or ENGAGEMENT_ALLOW_PLAINTEXT=true"
         )
     return {}
+
+
+def _stays_here(netloc: str, query: dict[str, list[str]]) -> bool:
+    """Whether every server named is on this machine; both places may name several."""
+    if "service" in query:
+        return False
+    addresses = netloc.rpartition("@")[2].split(",")
+    addresses += ",".join(query.get("host", ())).split(",")
+    sockets = ("/", "%2F")
+    return all(a.startswith(sockets) or _host(a) in LOOPBACK for a in addresses)
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address if address.count(":") > 1 else address.partition(":")[0]

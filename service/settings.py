@@ -36,10 +36,11 @@ def _postgresql(url: SecretStr) -> SecretStr:
     parts = urlsplit(url.get_secret_value())
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("must begin with postgresql://")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("has a port that is no number") from None
+    # Several servers may be named, each with its port.
+    for address in parts.netloc.rpartition("@")[2].split(","):
+        port = address.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise ValueError("has a port that is none")
     return url
 
 
@@ -338,9 +339,19 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         )
     given: dict[str, Any] = {n: environment[n] for n in names if environment.get(n, "") != ""}
     try:
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    _refuse_elsewhere(settings, environment)
+    return settings
+
+
+def _refuse_elsewhere(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Where the database is must be in DATABASE_URL: its driver would look for it in PGHOST."""
+    url = urlsplit(settings.database_url.get_secret_value())
+    names = [name for name in ("PGHOST", "PGSERVICE") if environment.get(name)]
+    if names and not url.hostname and "host=" not in url.query:
+        raise SettingsError(f"DATABASE_URL: names no host, and {names[0]} is not read: name it")
 
 
 def _with_likely(unknown: str, names: Collection[str]) -> str:
