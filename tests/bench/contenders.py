@@ -61,8 +61,8 @@ class Peer:
 def ours(ground: Ground, backlog: Backlog, environment: dict[str, str]) -> Contender:
     """One worker process, from a fresh database to the last level record on its topic."""
 
-    async def run(number: int) -> Figures:
-        name = f"ours-{number}"
+    async def run(_: int) -> Figures:
+        name = ground.fresh("ours")
         async with Deployment(
             ground, name, attendance_topic=backlog.topic, environment=environment
         ) as deployment:
@@ -88,8 +88,8 @@ def ours(ground: Ground, backlog: Backlog, environment: dict[str, str]) -> Conte
 def peer(ground: Ground, backlog: Backlog, what: Peer) -> Contender:
     """One peer process with a fresh table of its own."""
 
-    async def run(number: int) -> Figures:
-        name = f"{what.name}-{number}"
+    async def run(_: int) -> Figures:
+        name = ground.fresh(what.name)
         database = name.replace("-", "_")
         url = await ground.new_empty_database(database)
         command = what.command(ground, backlog, url, name)

@@ -108,7 +108,7 @@ async def _run(
 
 async def _fill(servers: Ground, count: int, part: int) -> Backlog:
     report.say(f"filling a topic with {count // part:,} records")
-    made = await backlogs.fill(servers, f"backlog-{part}", count, part=part)
+    made = await backlogs.fill(servers, servers.fresh("backlog"), count, part=part)
     report.say(f"{made.facts:,} facts about at most {made.members:,} members")
     return made
 

@@ -8,16 +8,15 @@ from typing import NamedTuple
 
 import asyncpg
 
+from db import due, outbox
 from tests.bench.ground.worker import Deployment, until
 
 POLL_S = 0.02
 SETTLE_POLL_S = 0.05
 
 APPLIED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset WHERE topic = $1"
-SETTLED = """
-SELECT NOT EXISTS (SELECT FROM due_member) AND NOT EXISTS (SELECT FROM due_batch)
-   AND NOT EXISTS (SELECT FROM due_user)
-   AND NOT EXISTS (SELECT FROM due_organization) AND NOT EXISTS (SELECT FROM outbox)"""
+CLAIMED = "SELECT count(*) FROM stream_offset WHERE owner IS NOT NULL"
+INPUT_TOPICS = 5
 
 
 class Sample(NamedTuple):
@@ -68,7 +67,10 @@ async def watch_settling(deployment: Deployment, *, timeout_s: float) -> float:
     connection = await deployment.connect()
 
     async def settled() -> bool:
-        return bool(await connection.fetchval(SETTLED))
+        if await due.any_due(connection):
+            return False
+        waiting, _ = await outbox.backlog(connection)
+        return waiting == 0
 
     return await until(
         settled,
@@ -82,3 +84,20 @@ async def watch_settling(deployment: Deployment, *, timeout_s: float) -> float:
 async def facts_in(connection: asyncpg.Connection, table: str) -> int:
     """Rows of a table of facts."""
     return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def watch_claims(deployment: Deployment, *, timeout_s: float = 60.0) -> float:
+    """When all partitions of the input topics were claimed (monotonic)."""
+    connection = await deployment.connect()
+    wanted = INPUT_TOPICS * deployment.partitions
+
+    async def claimed() -> bool:
+        return int(await connection.fetchval(CLAIMED)) >= wanted
+
+    return await until(
+        claimed,
+        timeout_s=timeout_s,
+        every_s=SETTLE_POLL_S,
+        workers=deployment.workers,
+        what="partitions claimed",
+    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,6 @@ POSTGRES_SETTINGS = {
 # Unlike the demo's small and quick-starting broker, this one compiles its code to the end.
 JAVA_OPTIONS = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-Xshare:auto")
 BROKER_PROPERTIES = {"log.retention.ms": "-1"}
-DAY_MS = 86_400_000
 
 
 class CpuSeconds(NamedTuple):
@@ -50,6 +48,11 @@ class Ground:
     postgres: LocalPostgres
     keeper: Keeper
     folder: Path
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def fresh(self, name: str) -> str:
+        """A name that nothing had before on these servers."""
+        return f"{name}-{next(self.numbers)}"
 
     @property
     def bootstrap(self) -> str:
@@ -92,29 +95,17 @@ class Ground:
         finally:
             await connection.close()
 
-    async def new_topic(
-        self, name: str, partitions: int, config: Mapping[str, str] | None = None
-    ) -> None:
-        """Make a topic whose records stay."""
-        await self.new_topics({name: partitions}, config)
-
-    async def new_topics(
-        self, topics: Mapping[str, int], config: Mapping[str, str] | None = None
-    ) -> None:
-        """Make topics, name -> number of partitions."""
-        wanted = dict(config or {"retention.ms": "-1"})
+    async def new_topic(self, name: str, partitions: int) -> None:
+        """Make a topic."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
             made = await admin.create_topics(
-                [
-                    NewTopic(name, partitions, 1, topic_configs=wanted)
-                    for name, partitions in topics.items()
-                ]
+                [NewTopic(name, partitions, 1)], timeout_ms=30_000
             )
             failed = [error for error in made.topic_errors if error[1] != 0]
             if failed:
-                raise RuntimeError(f"topics: {failed}")
+                raise RuntimeError(f"topic: {failed}")
         finally:
             await admin.close()
 
@@ -152,23 +143,28 @@ def _command_line(process: psutil.Process) -> list[str]:
         return []
 
 
+_running: list[Ground] = []
+
+
 @contextmanager
-def ground(postgres_settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
-    """Servers for one benchmark; everything is gone afterwards, data included."""
+def ground() -> Iterator[Ground]:
+    """Servers for one benchmark; everything is gone afterwards, data included.
+
+    Inside another such context it gives the servers that run already.
+    """
+    if _running:
+        yield _running[-1]
+        return
     with ExitStack() as stack:
         folder = temporary_folder("bench")
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         keeper = stack.enter_context(Keeper(folder, temporary=True))
         kafka = LocalKafka(java_options=JAVA_OPTIONS, extra_properties=BROKER_PROPERTIES)
         stack.callback(kafka.close)
-        postgres = LocalPostgres(settings={**POSTGRES_SETTINGS, **(postgres_settings or {})})
+        postgres = LocalPostgres(settings=POSTGRES_SETTINGS)
         stack.callback(postgres.close)
         with ThreadPoolExecutor(2) as pool:
             for started in [pool.submit(kafka.start), pool.submit(postgres.start)]:
                 started.result()
-        yield Ground(kafka, postgres, keeper, folder)
-
-
-def in_thread(path: Path) -> asyncio.Future[str]:
-    """The text of a file, read beside the event loop."""
-    return asyncio.ensure_future(asyncio.to_thread(path.read_text, "utf-8", "replace"))
+        _running.append(Ground(kafka, postgres, keeper, folder))
+        stack.callback(_running.clear)
+        yield _running[-1]
