@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from service.api.access import is_admin
 from service.api.entry import Scope
@@ -127,16 +128,23 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     return invalid(error.errors())
 
 
-def _of_http(_: Request, error: HTTPException) -> Problem:
+def _of_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:  # noqa: PLR2004 - the router's way to say so
         return not_found()
     if error.status_code == 405:  # noqa: PLR2004 - likewise
-        return Problem(
-            405, "method", "This cannot be done here.", headers=dict(error.headers or {})
-        )
+        allow = {"Allow": ", ".join(_methods_at(request.app, request.url.path))}
+        return Problem(405, "method", "This cannot be done here.", headers=allow)
     if error.status_code == 400:  # noqa: PLR2004 - a body that is no text, or nested too deeply
         return Problem(422, "invalid", "The request does not have the expected form.")
     return Problem(error.status_code, "http", "The request cannot be handled.")
+
+
+def _methods_at(app: FastAPI, path: str) -> list[str]:
+    """What can be done at an address. The router tells of the first route alone."""
+    for template, methods in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            return sorted(method.upper() for method in methods)
+    return ["GET", "POST"]
 
 
 # ---------------------------------------------------------------------------------- description

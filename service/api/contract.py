@@ -55,7 +55,7 @@ _MEANINGS: Final = {
     500: "A fault of the service",
     503: "Busy or starting; try again",
 }
-_ALWAYS: Final = (401, 404, 500, 503)
+_ALWAYS: Final = (401, 404, 422, 500, 503)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
