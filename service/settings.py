@@ -28,7 +28,8 @@ from service.errors import SettingsError
 
 PREFIX: Final = "ENGAGEMENT_"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+MAX_PORT: Final = 65_535
+Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -39,7 +40,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
     # Several servers may be named, each with its port.
     for address in parts.netloc.rpartition("@")[2].split(","):
         port = address.rpartition("]")[2].partition(":")[2]
-        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
             raise ValueError("has a port that is none")
     return url
 
