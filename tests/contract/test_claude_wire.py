@@ -157,7 +157,11 @@ async def test_calls_run_side_by_side(fake: FakeClaude, claude: Claude) -> None:
         "service.classifier.judging",
         "service.demo.fake_claude",
         "db.judging",
+        "db.actions",
         "streams.classifier",
+        "streams.runtime",
+        "service.api.app",
+        "service.cli.main",
     ],
 )
 def test_the_sdk_is_imported_by_the_first_question_only(module: str) -> None:
