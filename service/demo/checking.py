@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from db import checkup, offsets
+from db import checkup, dead_letter_log, offsets
+from db.dead_letter_log import Choice, StoredDeadLetter
 from db.pool import Pool, acquired
 from service.demo.watching import wait_until_settled
 from service.errors import NotReady
@@ -24,7 +25,7 @@ from streams.topics import input_topics
 ATTEMPTS: Final = 3
 SETTLE_TIMEOUT_S: Final = 60.0
 MEMBERS_A_PAGE: Final = 10_000
-SHOWN: Final = 10
+LETTERS_A_PAGE: Final = 1_000
 
 Member = tuple[str, str]
 At = tuple[str, int, int]
@@ -71,7 +72,7 @@ async def check(settings: Settings, pool: Pool, say: Callable[[str], None]) -> R
     report.lines.append(f"{records} input records, {len(oracle.members())} members known")
     report.add(f"{len(levels)} published levels ({listed})", differing)
     report.add(*await _compare_history(settings, levels))
-    report.add(*await _compare_dead_letters(settings, codes))
+    report.add(*await _compare_dead_letters(settings, pool, codes))
     report.add(*await _rebuild(pool))
     return report
 
@@ -172,25 +173,36 @@ async def _compare_history(
 
 
 async def _compare_dead_letters(
-    settings: Settings, expected: dict[At, str]
+    settings: Settings, pool: Pool, expected: dict[At, str]
 ) -> tuple[str, list[str]]:
-    found: dict[At, str] = {}
+    """The table has each once, with its code; the topic has all but those erased before."""
+    published = set()
     async for record in _everything(settings, [settings.topic_dead_letter]):
         headers = {name: (value or b"").decode() for name, value in record.headers}
-        at = (
-            headers["__streams.errors.topic"],
-            int(headers["__streams.errors.partition"]),
-            int(headers["__streams.errors.offset"]),
-        )
-        found[at] = headers["__streams.errors.exception"]
-    problems = [
-        f"{topic}/{partition}/{offset}: {found.get(at)}, should be {expected.get(at)}"
+        numbers = (int(headers[f"__streams.errors.{name}"]) for name in ("partition", "offset"))
+        published.add((headers["__streams.errors.topic"], *numbers))
+    found: dict[At, str] = {}
+    missing = []
+    async for stored in _dead_letters(pool):
+        at = stored.letter[:3]
+        found[at] = stored.letter.code
+        if stored.erased_at is None and at not in published:
+            missing.append(f"{at}: not published")
+    differing = [
+        f"{at}: {found.get(at)}, should be {expected.get(at)}"
         for at in sorted(found.keys() | expected.keys())
         if found.get(at) != expected.get(at)
-        for topic, partition, offset in [at]
     ]
     counts = ", ".join(f"{code} {n}" for code, n in Counter(found.values()).most_common())
-    return f"{len(found)} dead letters ({counts})", problems
+    return f"{len(found)} dead letters ({counts})", missing + differing
+
+
+async def _dead_letters(pool: Pool) -> AsyncIterator[StoredDeadLetter]:
+    last = None
+    async with acquired(pool) as connection:
+        while page := await dead_letter_log.in_order(connection, Choice(), LETTERS_A_PAGE, last):
+            for last in page:
+                yield last
 
 
 async def _rebuild(pool: Pool) -> tuple[str, list[str]]:

@@ -25,7 +25,7 @@ from service.demo.local import folders, servers
 from service.demo.local.ports import free_port
 from service.demo.local.servers import Servers
 from service.demo.picture import Picture
-from service.demo.population import Population
+from service.demo.population import Population, Rates
 from service.demo.screen import Display, display
 from service.demo.trickle import Trickle
 from service.demo.watching import wait_until_settled, watch_applied, watch_output
@@ -37,6 +37,7 @@ from streams.topics import apply_topics, input_topics
 SETTLE_TIMEOUT_S: Final = 240.0
 CHECKED_TRICKLE: Final = 200
 CHECKED_TRICKLE_PER_S: Final = 20.0
+ERASURES: Final = 0.004
 SUMMARY_EVERY_S: Final = 5.0
 PROBLEMS_SHOWN: Final = 20
 
@@ -129,7 +130,12 @@ class _Demo:
         options = self._options
         now = datetime.now(UTC)
         population = Population(
-            options.seed, options.organisations, options.members, options.days, ends_at=now
+            options.seed,
+            options.organisations,
+            options.members,
+            options.days,
+            ends_at=now,
+            rates=Rates(erasures=ERASURES),
         )
         async with InputProducer(self._settings, list(input_topics(self._settings))) as producer:
             feeder = Feeder(self._settings, producer, self._picture)
