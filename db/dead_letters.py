@@ -27,12 +27,18 @@ class DeadLetterRow(NamedTuple):
     failed_at: datetime | None = None
 
 
+# A row that is there already is of an earlier topic of this name, which was made anew since.
 INSERT: Final = """
-INSERT INTO dead_letter
+INSERT INTO dead_letter AS d
     (topic, partition, "offset", code, message, key, value, headers, org_id, user_id)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::bytea[],
                      $7::bytea[], $8::jsonb[], $9::text[], $10::text[])
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (topic, partition, "offset") DO UPDATE
+SET code = excluded.code, message = excluded.message, key = excluded.key, value = excluded.value,
+    headers = excluded.headers, org_id = excluded.org_id, user_id = excluded.user_id,
+    failed_at = excluded.failed_at, published_at = NULL, replayed_at = NULL
+WHERE (d.key, d.value, d.headers) IS DISTINCT FROM
+      (excluded.key, excluded.value, excluded.headers)"""
 
 SELECT_UNPUBLISHED: Final = """
 SELECT topic, partition, "offset", code, message, key, value, headers, org_id, user_id, failed_at
@@ -85,11 +91,26 @@ def _row(row: Any) -> DeadLetterRow:
 
 
 def _encode_headers(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    return json.dumps(
-        [[n, None if v is None else base64.b64encode(v).decode()] for n, v in headers]
-    )
+    return json.dumps([[_name(n), None if v is None else _base64(v)] for n, v in headers])
 
 
 def decode_headers(text: str) -> list[tuple[str, bytes | None]]:
-    """Headers as stored: a JSON list of [name, base64 value or null]."""
-    return [(n, None if v is None else base64.b64decode(v)) for n, v in json.loads(text)]
+    """Headers as stored: a JSON list of [name, base64 value or null].
+
+    A name that JSON in the database cannot hold stands there as [base64 name].
+    """
+    return [
+        (
+            n if isinstance(n, str) else base64.b64decode(n[0]).decode(),
+            None if v is None else base64.b64decode(v),
+        )
+        for n, v in json.loads(text)
+    ]
+
+
+def _name(name: str) -> str | list[str]:
+    return [_base64(name.encode())] if "\0" in name else name
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

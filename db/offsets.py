@@ -33,6 +33,8 @@ class Stored(NamedTuple):
 
     next_offset: int
     epoch: int
+    consecutive_failures: int
+    stopped_at: datetime | None
 
 
 CLAIM: Final = """
@@ -53,9 +55,9 @@ SET next_offset = $5, consecutive_failures = $6, fingerprint = $7, updated_at = 
 WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4
 RETURNING engagement_now()"""
 
-SELECT_ONE: Final = (
-    "SELECT next_offset, epoch FROM stream_offset WHERE topic = $1 AND partition = $2"
-)
+SELECT_ONE: Final = """
+SELECT next_offset, epoch, consecutive_failures, stopped_at
+FROM stream_offset WHERE topic = $1 AND partition = $2"""
 
 SELECT_ALL: Final = """
 SELECT topic, partition, next_offset, epoch, owner, generation, consecutive_failures, stopped_at,
@@ -68,7 +70,9 @@ WHERE topic = $1 AND partition = $2 AND epoch = $3
 RETURNING next_offset"""
 
 STOP: Final = """
-UPDATE stream_offset SET stopped_at = coalesce(stopped_at, engagement_now())
+UPDATE stream_offset
+SET stopped_at = coalesce(stopped_at, engagement_now()), next_offset = $4, fingerprint = NULL,
+    updated_at = engagement_now()
 WHERE topic = $1 AND partition = $2 AND epoch = $3
 RETURNING stopped_at"""
 
@@ -170,10 +174,13 @@ async def move(connection: Connection, claimed: Claim, offset: int) -> None:
         raise Fenced(f"{claimed.topic}/{claimed.partition} was claimed by another worker")
 
 
-async def stop(connection: Connection, claimed: Claim) -> datetime:
-    """Stop a claimed partition until somebody resumes it. Raises Fenced. Idempotent."""
+async def stop(connection: Connection, claimed: Claim, restart_at: int) -> datetime:
+    """Stop a claimed partition until somebody resumes it, which then begins at `restart_at`.
+
+    Raises Fenced. Idempotent.
+    """
     stopped_at: datetime | None = await connection.fetchval(
-        STOP, claimed.topic, claimed.partition, claimed.epoch
+        STOP, claimed.topic, claimed.partition, claimed.epoch, restart_at
     )
     if stopped_at is None:
         raise Fenced(f"{claimed.topic}/{claimed.partition} was claimed by another worker")

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from db.pool import tls_arguments
-from service.errors import EngagementError, SettingsError
+from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings, load_settings
 from streams import agents, health, timers
 from streams.connection import client_arguments, tls_context
@@ -76,8 +77,11 @@ class EngagementApp(BatchApp):
         log.info("worker_stopped", action="stop")
 
     async def _ranges(self, tps: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
-        first = await self.consumer.earliest_offsets(*tps)
-        end = await self.consumer.highwaters(*tps)
+        try:
+            first = await self.consumer.earliest_offsets(*tps)
+            end = await self.consumer.highwaters(*tps)
+        except KafkaError as error:
+            raise Retryable(f"broker: {type(error).__name__}: {error}") from error
         return {tp: (first[tp], end[tp]) for tp in tps}
 
 

@@ -7,7 +7,6 @@ batch, so the next attempt looks first and either goes on or does the work again
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,11 +23,13 @@ from db.member_ids import MemberIds
 from db.offsets import Claim
 from db.pool import Pool, acquired, transaction
 from service.decoding import is_id
-from service.errors import PartitionLost
+from service.errors import Fenced
 from service.events import InputKind
 from service.metrics import METRICS
 from streams.batches import Batch
 from streams.intake import Decoded, Refusal, decode_batch
+from streams.lanes import Reached
+from streams.positions import CheckClaims, fingerprint
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +53,13 @@ class BatchApplier:
         max_consecutive_failures: int,
         erasure_memory: timedelta,
         ranges: Callable[[Collection[TP]], Awaitable[Mapping[TP, tuple[int, int]]]],
-        check_claim: Callable[[Pool, Claim, tuple[int, int]], Awaitable[Claim]],
+        check_claims: CheckClaims,
         marked: Callable[[], None],
     ) -> None:
         """`kinds`: topic -> kind. `ranges`: first and end offset of partitions, from the broker.
 
-        `check_claim` may move a claim when records were lost. `marked` is called after a commit
-        that made somebody due.
+        `check_claims` may move or stop claims whose records the broker does not have. `marked` is
+        called after a commit that made somebody due.
         """
         self._pool = pool
         self._kinds = kinds
@@ -67,10 +68,10 @@ class BatchApplier:
         self._max_consecutive_failures = max_consecutive_failures
         self._erasure_memory = erasure_memory
         self._ranges = ranges
-        self._check_claim = check_claim
+        self._check_claims = check_claims
         self._marked = marked
         self._ids = MemberIds()
-        self._failures: dict[TP, tuple[int, int]] = {}
+        self._failures: dict[TP, int] = {}
         # The database's clock: its last answer and when, by the monotonic clock, we got it.
         self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
 
@@ -83,18 +84,16 @@ class BatchApplier:
                 connection, starts, owner=self._owner, generation=generation
             )
             self._set_clock(await offsets.read_now(connection))
-        held = {}
-        for claim in claims:
-            tp = TP(claim.topic, claim.partition)
-            held[tp] = await self._check_claim(self._pool, claim, ranges[tp])
-            self._failures[tp] = (claim.epoch, claim.consecutive_failures)
+        held = await self._check_claims(claims, ranges)
+        for tp, claim in held.items():
+            self._failures[tp] = claim.consecutive_failures
         log.info("claimed", action="claim", partitions=len(held), generation=generation)
         return held
 
-    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> bool:
-        """Apply one batch; False when its partition has stopped at the dead-letter limit."""
-        if doubtful and await self._is_applied(claim, batch):
-            return True
+    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:
+        """Apply one batch; stopped when its partition has come to the dead-letter limit."""
+        if doubtful and (reached := await self._reached(claim, batch)) is not None:
+            return reached
         started = time.perf_counter()
         refused: frozenset[int] = frozenset()
         while True:
@@ -111,7 +110,7 @@ class BatchApplier:
                     raise RuntimeError(f"the database refuses a batch: {error}") from error
                 refused |= culprits
         self._count(batch, decoded, time.perf_counter() - started)
-        return decoded.stop_after is None
+        return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
 
     async def is_stopped(self, claim: Claim) -> bool:
         """Whether the partition still stands stopped in the database."""
@@ -119,12 +118,19 @@ class BatchApplier:
             stored = await offsets.read(connection, claim.topic, claim.partition)
         return stored is not None and stored.epoch == claim.epoch
 
-    async def _is_applied(self, claim: Claim, batch: Batch) -> bool:
+    async def _reached(self, claim: Claim, batch: Batch) -> Reached | None:
+        """Where an attempt that seemed to fail has brought the partition; None: nowhere."""
         async with acquired(self._pool) as connection:
             stored = await offsets.read(connection, claim.topic, claim.partition)
         if stored is None or stored.epoch != claim.epoch:
-            raise PartitionLost(f"{claim.topic}/{claim.partition} was claimed by another worker")
-        return stored.next_offset > batch.start
+            raise Fenced(f"{claim.topic}/{claim.partition} was claimed by another worker")
+        if stored.next_offset == batch.start:
+            return None
+        self._failures[TP(batch.topic, batch.partition)] = stored.consecutive_failures
+        self._marked()
+        log.info("batch_was_applied", action="apply", topic=batch.topic,
+                 partition=batch.partition, start=batch.start)  # fmt: skip
+        return Reached(stored.next_offset, stored.stopped_at is not None)
 
     def _decode(self, batch: Batch, refused: Collection[int]) -> Decoded:
         kind = self._kinds[batch.topic]
@@ -132,14 +138,14 @@ class BatchApplier:
             kind,
             batch.records,
             latest_allowed=self._now() + self._max_future_skew,
-            consecutive_failures=self._failures[TP(batch.topic, batch.partition)][1],
+            consecutive_failures=self._failures[TP(batch.topic, batch.partition)],
             max_consecutive_failures=self._max_consecutive_failures,
             rejected=refused,
         )
 
     async def _commit(self, claim: Claim, batch: Batch, decoded: Decoded) -> None:
         kind = decoded.kind
-        end = batch.end if decoded.stop_after is None else decoded.stop_after + 1
+        end = _end_of(batch, decoded)
         last = batch.records[-1] if batch.records else None
         async with transaction(self._pool) as connection:
             now = await offsets.advance(
@@ -148,7 +154,8 @@ class BatchApplier:
                 start=batch.start,
                 end=end,
                 consecutive_failures=decoded.consecutive_failures,
-                fingerprint=None if last is None or end != batch.end else fingerprint(last),
+                # Of the record right before the offset, or of none.
+                fingerprint=fingerprint(last) if last and last.offset + 1 == end else None,
                 stop=decoded.stop_after is not None,
             )
             self._set_clock(now)
@@ -166,10 +173,7 @@ class BatchApplier:
             await dead_letters.insert(
                 connection, [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
             )
-        self._failures[TP(batch.topic, batch.partition)] = (
-            claim.epoch,
-            decoded.consecutive_failures,
-        )
+        self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
         self._ids.remember(applied.people)
         decoded.clashes += applied.clashes
         if applied.marked or decoded.erasures or decoded.refusals:
@@ -236,9 +240,9 @@ class BatchApplier:
                       advice="mend the producer, then run `engagement dlq resume`")  # fmt: skip
 
 
-def fingerprint(record: Any) -> int:
-    """CRC-32 over key and value: tells whether a topic still has the record we applied."""
-    return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+def _end_of(batch: Batch, decoded: Decoded) -> int:
+    """Up to where a batch is applied: to its end, or to where the dead-letter limit stops it."""
+    return batch.end if decoded.stop_after is None else decoded.stop_after + 1
 
 
 def dead_letter_row(batch: Batch, refusal: Refusal) -> DeadLetterRow:

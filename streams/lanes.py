@@ -1,8 +1,8 @@
 """One lane per claimed partition: batches in order, one transaction each, under the claim's epoch.
 
 Lanes are independent; a bounded number of them works at once, so that decoding one batch overlaps
-PostgreSQL's work on another. Only partitions whose lane has room are fetched: that is the whole
-back-pressure.
+PostgreSQL's work on another. Only partitions whose lane has room are fetched, and only while all
+lanes together hold few records: that is the whole back-pressure, and the bound on memory.
 
 What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where
 the database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from faust.types import TP
@@ -35,7 +35,14 @@ log = structlog.get_logger(__name__)
 BATCHES_PER_LANE: Final = 2
 DRAIN_TIMEOUT_S: Final = 10.0
 CLAIM_BUDGET_S: Final = 20.0
-MAX_LOSSES_PER_MINUTE: Final = 20
+MAX_LOSSES_PER_MINUTE: Final = 10
+
+
+class Reached(NamedTuple):
+    """Where a partition stands after a batch, and whether it has stopped there."""
+
+    next_offset: int
+    stopped: bool
 
 
 class Applier(Protocol):
@@ -45,8 +52,8 @@ class Applier(Protocol):
         """Claim partitions in the database. Raises Retryable."""
         ...
 
-    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> bool:
-        """Apply one batch; False when the partition has stopped. Raises Retryable, PartitionLost.
+    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:
+        """Apply one batch. Raises Retryable, PartitionLost.
 
         `doubtful`: an earlier attempt may have committed.
         """
@@ -59,13 +66,22 @@ class Applier(Protocol):
 
 @dataclass(slots=True)
 class Lane:
-    """A claimed partition and the batches on their way into the database."""
+    """A claimed partition and the batches on their way into the database.
+
+    `expected`, `admitted`: where the next batch to be fetched, and to be put in, has to start.
+    `retrying`: the database is away or busy, and the last attempt to apply failed for that.
+    """
 
     claim: Claim
     expected: int
+    admitted: int
+    applied: int
+    # As long as `Lanes.reserve` lets in.
     batches: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
     outstanding: int = 0
-    applied: int = 0
+    records: int = 0
+    moved_at: float = field(default_factory=time.monotonic)
+    retrying: bool = False
     busy_since: float | None = None
     stopped: bool = False
     task: asyncio.Task[None] | None = None
@@ -83,6 +99,7 @@ class Lanes:
         crash: Crash,
     ) -> None:
         self.batch_max_records = batch_max_records
+        self._max_records = 2 * active_partitions * batch_max_records
         self.seek: Callable[[Mapping[TP, int]], Awaitable[None]] | None = None
         self.last_polled_at = time.monotonic()
         self._applier = applier
@@ -93,7 +110,9 @@ class Lanes:
         self._generation = 0
         self._room = asyncio.Event()
         self._claimer: asyncio.Task[None] | None = None
-        self._losses: deque[float] = deque()
+        self._unclaimed_since = time.monotonic()
+        self._round = 0
+        self._losses: dict[TP, deque[float]] = {}
 
     # ------------------------------------------------------------------ for the transport
 
@@ -103,6 +122,8 @@ class Lanes:
 
     def with_room(self, tps: Iterable[TP]) -> set[TP]:
         """Those of `tps` that may be fetched now."""
+        if sum(lane.records for lane in self._lanes.values()) >= self._max_records:
+            return set()
         return {
             tp
             for tp in tps
@@ -124,20 +145,35 @@ class Lanes:
         lane = self._lanes.get(tp)
         return None if lane is None or lane.stopped else lane.expected
 
-    def fetched(self, tp: TP, end: int) -> None:
-        """A batch up to `end` is on its way to `admit`."""
-        lane = self._lanes[tp]
-        lane.expected = end
+    def reserve(self, tp: TP, batch: Batch) -> bool:
+        """Make room for a batch that is on its way to `admit`; False when it does not fit.
+
+        Then it is to be dropped: the next one will not fit either and be sought back.
+        """
+        lane = self._lanes.get(tp)
+        if lane is None or lane.stopped or lane.expected != batch.start:
+            return False
+        lane.expected = batch.end
         lane.outstanding += 1
+        lane.records += len(batch.records)
+        return True
 
     def admit(self, batch: Batch) -> None:
         """Put a batch into its lane; one from before the present claim is dropped."""
         lane = self._lanes.get(TP(batch.topic, batch.partition))
-        if lane is None or lane.stopped:
-            # Not applied, so nothing is lost: whoever claims next begins at what is stored.
-            log.warning("batch_dropped", action="drop", topic=batch.topic, start=batch.start)
+        if lane is None or lane.stopped or lane.admitted != batch.start:
+            # Reserved in a lane that is gone, so nothing is lost: it is fetched again.
+            log.warning("batch_dropped", action="drop", topic=batch.topic,
+                        partition=batch.partition, start=batch.start)  # fmt: skip
             return
+        lane.admitted = batch.end
         lane.batches.put_nowait(batch)
+
+    def missing(self, tp: TP) -> None:
+        """The broker does not have the offset that comes next: claim anew, which finds out why."""
+        lane = self._lanes.get(tp)
+        if lane is not None and not lane.stopped:
+            self._lose(tp, lane, PartitionLost(f"the broker has no offset {lane.expected}"))
 
     # ------------------------------------------------------------------ claims
 
@@ -148,8 +184,7 @@ class Lanes:
         """
         await self.release()
         self._generation = generation
-        self._unclaimed = set(tps)
-        self._losses.clear()
+        self._await_claim(tps)
         try:
             offsets = await asyncio.wait_for(self._claim_all(), CLAIM_BUDGET_S)
         except (Retryable, TimeoutError) as error:
@@ -164,6 +199,7 @@ class Lanes:
     async def release(self) -> None:
         """Finish the transactions in flight (10 s at most) and forget every lane."""
         lanes, self._lanes, self._unclaimed = self._lanes, {}, set()
+        self._round += 1
         if self._claimer is not None:
             self._claimer.cancel()
             self._claimer = None
@@ -171,7 +207,7 @@ class Lanes:
         for lane in lanes.values():
             lane.stopped = True
             if lane.task is not None:
-                if lane.busy_since is None:
+                if lane.busy_since is None or lane.retrying:
                     lane.task.cancel()
                 tasks.append(lane.task)
         if tasks:
@@ -182,20 +218,25 @@ class Lanes:
                 await asyncio.wait(pending, timeout=2.0)
         self._room.set()
 
+    def _await_claim(self, tps: Iterable[TP]) -> None:
+        if not self._unclaimed:
+            self._unclaimed_since = time.monotonic()
+        self._unclaimed.update(tps)
+
     async def _claim_all(self) -> dict[TP, int]:
-        generation, wanted = self._generation, set(self._unclaimed)
-        claims = await self._applier.claim(wanted, generation) if wanted else {}
-        if self._generation != generation:
+        asked_in, wanted = self._round, set(self._unclaimed)
+        claims = await self._applier.claim(wanted, self._generation) if wanted else {}
+        if asked_in != self._round:
+            # A rebalance came in between. Whoever owns these partitions now claims them after us.
             return {}
-        # A rebalance meanwhile may have taken some, or all, away again.
-        held = {tp: claim for tp, claim in claims.items() if tp in self._unclaimed}
-        for tp, claim in held.items():
+        for tp, claim in claims.items():
             self._unclaimed.discard(tp)
             self._open(tp, claim)
-        return {tp: claim.next_offset for tp, claim in held.items()}
+        return {tp: claim.next_offset for tp, claim in claims.items()}
 
     def _open(self, tp: TP, claim: Claim) -> None:
-        lane = Lane(claim, expected=claim.next_offset, applied=claim.next_offset)
+        at = claim.next_offset
+        lane = Lane(claim, expected=at, admitted=at, applied=at)
         lane.stopped = claim.stopped_at is not None
         if lane.stopped:
             log.error("partition_stopped", action="stop", topic=tp.topic, partition=tp.partition,
@@ -213,10 +254,10 @@ class Lanes:
         while self._unclaimed:
             await backoff.wait()
             try:
-                offsets = await self._claim_all()
+                offsets = await asyncio.wait_for(self._claim_all(), CLAIM_BUDGET_S)
                 if offsets and self.seek is not None:
                     await self.seek(offsets)
-            except Retryable as error:
+            except (Retryable, TimeoutError) as error:
                 log.warning("claim_failed", action="claim", error=str(error))
             except Exception as error:  # noqa: BLE001 - a defect ends the worker, loudly
                 await self._crash(error)
@@ -227,7 +268,7 @@ class Lanes:
         for tp, lane in list(self._lanes.items()):
             resumed = lane.stopped and not await self._applier.is_stopped(lane.claim)
             if resumed and self._lanes.pop(tp, None) is lane:
-                self._unclaimed.add(tp)
+                self._await_claim([tp])
                 self._start_claimer()
 
     # ------------------------------------------------------------------ work
@@ -238,13 +279,15 @@ class Lanes:
                 batch = await lane.batches.get()
                 async with self._slots:
                     lane.busy_since = time.monotonic()
-                    go_on = await self._apply(lane, batch)
+                    reached = await self._apply(lane, batch)
                     lane.busy_since = None
-                lane.applied = batch.end
+                lane.applied, lane.moved_at = reached.next_offset, time.monotonic()
                 lane.outstanding -= 1
-                self._room.set()
-                if not go_on:
+                lane.records -= len(batch.records)
+                if reached.stopped:
                     lane.stopped = True
+                    lane.records = 0
+                self._room.set()
         except PartitionLost as error:
             self._lose(tp, lane, error)
         except asyncio.CancelledError:
@@ -253,14 +296,15 @@ class Lanes:
             log.exception("lane_failed", action="crash", topic=tp.topic, partition=tp.partition)
             await self._crash(error)
 
-    async def _apply(self, lane: Lane, batch: Batch) -> bool:
+    async def _apply(self, lane: Lane, batch: Batch) -> Reached:
         """Apply, trying again for as long as the claim may still be ours."""
         backoff = Backoff(first_s=0.2, most_s=5.0)
         doubtful = False
         while True:
             try:
-                return await self._applier.apply(lane.claim, batch, doubtful=doubtful)
+                reached = await self._applier.apply(lane.claim, batch, doubtful=doubtful)
             except Retryable as error:
+                lane.retrying = True
                 METRICS.intake_retries.inc()
                 log.warning(
                     "batch_retried", action="retry", topic=batch.topic, partition=batch.partition,
@@ -271,25 +315,34 @@ class Lanes:
                     # Revoked meanwhile: whoever owns the partition next knows what is stored.
                     raise PartitionLost("revoked while retrying") from error
                 await backoff.wait()
+            else:
+                lane.retrying = False
+                return reached
 
     def _lose(self, tp: TP, lane: Lane, error: PartitionLost) -> None:
         if lane.stopped or self._lanes.get(tp) is not lane:
             return
         lane.stopped = True
         del self._lanes[tp]
+        if lane.task is not None and lane.task is not asyncio.current_task():
+            lane.task.cancel()
         METRICS.claims_lost.inc()
         log.warning("claim_lost", action="claim", topic=tp.topic, partition=tp.partition,
                     error=str(error))  # fmt: skip
-        now = time.monotonic()
-        self._losses.append(now)
-        while self._losses and self._losses[0] < now - 60:
-            self._losses.popleft()
-        if len(self._losses) > MAX_LOSSES_PER_MINUTE:
+        if self._is_lost_too_often(tp):
             failure = RuntimeError("claims are lost again and again: two groups on one database?")
             self._claimer = asyncio.create_task(self._crash(failure), name="crash")
             return
-        self._unclaimed.add(tp)
+        self._await_claim([tp])
         self._start_claimer()
+
+    def _is_lost_too_often(self, tp: TP) -> bool:
+        now = time.monotonic()
+        losses = self._losses.setdefault(tp, deque())
+        losses.append(now)
+        while losses[0] < now - 60:
+            losses.popleft()
+        return len(losses) > MAX_LOSSES_PER_MINUTE
 
     # ------------------------------------------------------------------ for probes and commits
 

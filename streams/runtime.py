@@ -28,7 +28,7 @@ from streams.classifier import Classifier, limits_of
 from streams.evaluator import Evaluator
 from streams.lanes import Lanes
 from streams.listener import Listener
-from streams.positions import check_claim
+from streams.positions import Positions
 from streams.relay import Relay
 from streams.topics import input_topics, require_topics
 
@@ -108,7 +108,7 @@ class Runtime:
             max_consecutive_failures=settings.dlq_max_consecutive,
             erasure_memory=timedelta(days=settings.erasure_memory_days),
             ranges=ranges,
-            check_claim=check_claim,
+            check_claims=Positions(self.intake_pool, settings).check,
             marked=self.wake_evaluators,
         )
         self.lanes = Lanes(

@@ -6,7 +6,9 @@ moves them); topics are declared with `acks=False`, so Faust tracks and commits 
 
 The position that a fetch started at comes from the consumer's own thread and travels with the
 batch. If it is not where the lane expects it, records were dropped on the way (a rebalance, a seek
-that raced) and the partition is sought back, so nothing can be skipped unseen.
+that raced) and the partition is sought back, so nothing can be skipped unseen. A position moves by
+fetching alone: the consumer resets no offset by itself, an offset that the broker does not have
+ends the lane, and the next claim finds out what is missing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import aiokafka
 import faust
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -31,12 +34,14 @@ POLL_SOME_S: Final = 0.02
 class Fetched(NamedTuple):
     """Records of one partition and the consumer's positions before and after fetching them.
 
-    `end` may lie beyond the last record: transaction markers have offsets too.
+    `end` may lie beyond the last record, or there may be none: transaction markers have offsets
+    too. `missing`: the broker has nothing at `start`.
     """
 
     start: int | None
     end: int | None
     records: Sequence[Any]
+    missing: bool = False
 
 
 class PassThroughSchema(Schema):  # type: ignore[type-arg]
@@ -59,6 +64,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Producers may use transactions; what they aborted never happened. (Faust 0.15.3 offers
         # this only together with its own transactions.)
         consumer._isolation_level = "read_committed"  # noqa: SLF001
+        consumer._auto_offset_reset = "none"  # noqa: SLF001
         return consumer
 
     async def _fetch_records(
@@ -69,11 +75,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Any:
         starts = {tp: _position(consumer, tp) for tp in active_partitions}
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        return {
-            TP(tp.topic, tp.partition): Fetched(starts.get(tp), _position(consumer, tp), records)
-            for tp, records in fetched.items()
-        }
+        try:
+            fetched = await super()._fetch_records(
+                consumer, active_partitions, timeout, max_records
+            )
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            return {tp: Fetched(starts.get(tp), None, (), missing=True) for tp in _named(error)}
+        found = {}
+        for tp, start in starts.items():
+            end, records = _position(consumer, tp), fetched.get(tp, ())
+            if records or (start is not None and end is not None and end > start):
+                found[tp] = Fetched(start, end, records)
+        return found
 
     async def seek_one(self, tp: TP, offset: int) -> None:
         """Seek, unless the partition is no longer ours."""
@@ -102,6 +115,12 @@ def _position(consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:
     return state.position if state.has_valid_position else None
 
 
+def _named(error: KafkaError) -> list[TP]:
+    """The partitions that an error of the fetcher is about."""
+    (about,) = error.args
+    return [TP(*tp) for tp in (about if isinstance(about, Mapping) else [about])]
+
+
 class BatchConsumer(driver.Consumer):
     """Fetches only for partitions whose lane has room, and yields one message per batch."""
 
@@ -127,21 +146,23 @@ class BatchConsumer(driver.Consumer):
             return
         patience = POLL_ALL_S if len(wanted) == len(active) else POLL_SOME_S
         fetched = await self._getmany(wanted, min(timeout, patience))
-        for tp, (start, end, records) in fetched.items():
+        for tp, (start, end, records, missing) in fetched.items():
             stale = self.app.consumer_generation_id != generation
             if self.should_stop or stale or not self.flow_active:
                 # The next claim seeks to what is stored, so dropping loses nothing.
                 return
-            if not records:
-                continue
             expected = lanes.expected(tp)
             if expected is None:
                 continue
             if start != expected:
                 await self._thread.call_thread(self._thread.seek_one, tp, expected)
                 continue
+            if missing:
+                lanes.missing(tp)
+                continue
             for batch in _cut(tp, start, end, records, lanes.batch_max_records):
-                lanes.fetched(tp, batch.end)
+                if not lanes.reserve(tp, batch):
+                    break
                 yield tp, _message(tp, batch, generation)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -184,6 +205,9 @@ class BatchApp(faust.App):
 
 
 def _cut(tp: TP, start: int, end: int | None, records: Sequence[Any], size: int) -> list[Batch]:
+    if not records:
+        assert end is not None
+        return [Batch(tp.topic, tp.partition, start, end, ())]
     batches = []
     for first in range(0, len(records), size):
         chunk = records[first : first + size]
@@ -196,8 +220,9 @@ def _cut(tp: TP, start: int, end: int | None, records: Sequence[Any], size: int)
 
 
 def _message(tp: TP, batch: Batch, generation: int) -> ConsumerMessage:
-    last = batch.records[-1]
+    # Only for Faust's own sensors: what counts travels in the batch.
+    timestamp_ms = batch.records[-1].timestamp if batch.records else 0
     return ConsumerMessage(
-        tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
+        tp.topic, tp.partition, batch.end - 1, timestamp_ms / 1000.0, 0,
         [], None, cast("Any", batch), None, 0, 0, tp=tp, generation_id=generation,
     )  # fmt: skip
