@@ -6,11 +6,10 @@ URL, or what PostgreSQL quotes of a row in an error's DETAIL.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,8 +24,11 @@ SHORTEST_SECRET: Final = 4
 LIBRARIES: Final = ("aiokafka", "asyncio", "faust", "mode", "uvicorn", "httpx2", "httpcore2")
 
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@\"']*):[^\s/\"']*@")
-# PostgreSQL's DETAIL and CONTEXT quote values of rows.
-_ROW_VALUES: Final = re.compile(r"(\\n|\n)(DETAIL|CONTEXT|QUERY): .*?(?=\\n|\n|\"|$)")
+# What PostgreSQL quotes of rows, which may hold line breaks: up to the next part of the message.
+_ROW_VALUES: Final = re.compile(
+    r"\n(DETAIL|CONTEXT|QUERY): .*?(?=\nHINT: |\n\nThe above exception|\n\nDuring handling|\Z)",
+    re.DOTALL,
+)
 
 Event = MutableMapping[str, Any]
 
@@ -55,11 +57,13 @@ def configure(
     plain = settings.log_format == "plain" or (settings.log_format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        _Formatter(
-            masked=secrets_of(settings),
+        structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Frames without their variables: those may hold texts and notes.
+                structlog.processors.format_exc_info,
+                _Mask(secrets_of(settings)),
                 *(_plain(colors=stream.isatty()) if plain else _json()),
             ],
         )
@@ -82,7 +86,7 @@ def configure(
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Every text that must not be shown, in the forms it may take in a line, longest first."""
+    """Every text that must not be shown, also as it stands in a URL, longest first."""
     found: set[str] = set()
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -92,7 +96,6 @@ def secrets_of(settings: Settings) -> list[str]:
             for text in (secret, password):
                 if text:
                     found |= {text, quote(text, safe=""), unquote(text)}
-    found |= {json.dumps(text)[1:-1] for text in found}
     return sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
@@ -103,23 +106,29 @@ def without_secrets(text: str, masked: Collection[str]) -> str:
     return _ROW_VALUES.sub("", _URL_PASSWORD.sub(rf"\1:{MASK}@", text))
 
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Masks the finished line, so that nothing slips by in an exception or an argument."""
+class _Mask:
+    """Masks every value of an event, before it is put into a form that might hide a secret."""
 
-    def __init__(self, *, masked: Collection[str], **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, masked: Collection[str]) -> None:
         self._masked = masked
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        return without_secrets(super().format(record), self._masked)
+    def __call__(self, _logger: Any, _method: str, event: Event) -> Event:
+        return {name: self._clean(value) for name, value in event.items()}
+
+    def _clean(self, value: Any) -> Any:
+        if value is None or isinstance(value, int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {str(name): self._clean(part) for name, part in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(part) for part in value]
+        return without_secrets(str(value), self._masked)
 
 
 def _json() -> list[Any]:
     return [
-        structlog.processors.format_exc_info,
         _first_what_matters,
-        structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
     ]
 
 
@@ -129,7 +138,6 @@ def _first_what_matters(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _plain(*, colors: bool) -> list[Any]:
-    # Frames without their variables: those may hold texts and notes.
     return [
         structlog.dev.ConsoleRenderer(
             colors=colors,
