@@ -68,8 +68,7 @@ class Table:
     def __init__(self, file: Opened) -> None:
         """Reads the header. Raises InvalidInput when there is none."""
         csv.field_size_limit(MAX_CELL)
-        text = io.TextIOWrapper(file.binary, encoding="utf-8-sig", newline="")
-        self._rows = csv.reader(text, strict=True)
+        self._rows = csv.reader(_decoded(file.binary), strict=True)
         try:
             self.columns = [name.strip() for name in next(self._rows, [])]
         except csv.Error as error:
@@ -95,6 +94,12 @@ class Table:
             if len(cells) != len(self.columns):
                 problem = f"{len(cells)} cells for {len(self.columns)} columns"
             yield Row(number, dict(zip(self.columns, cells, strict=False)), problem)
+
+
+def _decoded(binary: IO[bytes]) -> Iterator[str]:
+    for number, line in enumerate(binary):
+        # Spreadsheets put a mark before the first.
+        yield line.decode("utf-8" if number else "utf-8-sig")
 
 
 def lines(file: Opened) -> Iterator[tuple[int, bytes]]:

@@ -101,7 +101,7 @@ def plain_line(record: Record) -> str:
         return f"{start}  {_cut(shown_bytes(record.value))}{_error(record)}"
     names: list[str] = [name for name in _FIRST if name in body]
     names += [name for name in body if name not in (*_FIRST, *_LEFT_OUT)]
-    parts = [f"{name}={_plain(body[name])}" for name in names]
+    parts = [f"{shown(name)}={_plain(body[name])}" for name in names]
     return f"{start}  {' '.join(parts)}{_error(record)}"
 
 
