@@ -87,19 +87,7 @@ class Evaluating:
         self, connection: Connection, causes: Mapping[int, Collection[str]]
     ) -> Page:
         """Evaluate members (member_id -> causes); those held by somebody else are marked again."""
-        if not causes:
-            return Page(0, 0, {}, 0, 0)
-        locked = await evaluation.lock(connection, causes.keys())
-        missed = causes.keys() - locked.keys()
-        await due.put_back(connection, causes, missed)
-        if not locked:
-            return Page(len(causes), 0, {}, 0, len(missed))
-        as_of = await offsets.read_now(connection)
-        organizations = await evaluation.read_organizations(connection, set(locked.values()))
-        members = await self.reader.read(connection, locked, organizations, as_of)
-        members = await self._without_suspended(connection, members, organizations)
-        results = await self._decide(connection, members, causes, as_of)
-        await self.write(connection, results, as_of)
+        results, put_back = await self.evaluate_each(connection, causes)
         changes = Counter(
             publication.change.cause
             for result in results
@@ -107,7 +95,26 @@ class Evaluating:
             if publication.change is not None
         )
         publications = sum(len(r.outcome.publications) for r in results)
-        return Page(len(causes), len(results), changes, publications, len(missed))
+        return Page(len(causes), len(results), changes, publications, put_back)
+
+    async def evaluate_each(
+        self, connection: Connection, causes: Mapping[int, Collection[str]]
+    ) -> tuple[list[Result], int]:
+        """As `evaluate_members`: what became of each member, and how many were marked again."""
+        if not causes:
+            return [], 0
+        locked = await evaluation.lock(connection, causes.keys())
+        missed = causes.keys() - locked.keys()
+        await due.put_back(connection, causes, missed)
+        if not locked:
+            return [], len(missed)
+        as_of = await offsets.read_now(connection)
+        organizations = await evaluation.read_organizations(connection, set(locked.values()))
+        members = await self.reader.read(connection, locked, organizations, as_of)
+        members = await self._without_suspended(connection, members, organizations)
+        results = await self._decide(connection, members, causes, as_of)
+        await self.write(connection, results, as_of)
+        return results, len(missed)
 
     async def foresee(
         self, connection: Connection, members: Mapping[int, str]
@@ -176,9 +183,10 @@ class Evaluating:
             # Two workers' clocks are one, but transactions begin before they get the lock.
             at = max(as_of, member.standing.computed_at or as_of)
             expired = close_expired(member.standing, at)
-            stored = expired.standing.stored_override
-            case = member.case._replace(override=None if stored is None else stored.override)
-            closed.append((member._replace(case=case), expired, evaluate(case, at)))
+            current = member
+            if expired.standing.stored_override is None and member.case.override is not None:
+                current = member._replace(case=member.case._replace(override=None))
+            closed.append((current, expired, evaluate(current.case, at)))
         opinions = await self.judge.judge(connection, [(m, e) for m, _, e in closed])
         return [
             decide(member, expired, evaluated, opinion, causes[member.member_id], as_of)
@@ -206,11 +214,12 @@ def decide(
         verdict_key=opinion.verdict_key,
         forced_cause=forced_cause,
     )
-    outcome = Outcome(
-        outcome.standing,
-        expired.publications + outcome.publications,
-        expired.override_actions + outcome.override_actions,
-    )
+    if expired.publications or expired.override_actions:
+        outcome = Outcome(
+            outcome.standing,
+            expired.publications + outcome.publications,
+            expired.override_actions + outcome.override_actions,
+        )
     thresholds = member.case.thresholds
     messages = [
         message_of(member.subject, publication, evaluated, thresholds, recorded_at)

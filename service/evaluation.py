@@ -8,7 +8,7 @@ from typing import NamedTuple
 from service.levels import Level
 from service.rules import Ruling, classify
 from service.signals import Signals, signals_at
-from service.timeline import Case, is_scored, level_steps, next_count_change
+from service.timeline import Case, is_scored, level_steps, next_count_change, steps_from
 
 
 class Improvement(NamedTuple):
@@ -35,9 +35,13 @@ def evaluate(case: Case, as_of: datetime) -> Evaluation:
     """Evaluate by the rules. Pure: the same case and instant give the same answer."""
     thresholds = case.thresholds
     signals = signals_at(case.activity, thresholds.window, as_of)
-    scored = is_scored(case, as_of)
-    ruling = classify(signals, thresholds, as_of) if scored else None
-    next_level_change_at, next_level = next(level_steps(case, as_of), (None, None))
+    ruling, shown = None, None
+    if is_scored(case, as_of):
+        ruling = classify(signals, thresholds, as_of)
+        override = case.override
+        active = override is not None and override.active_at(as_of)
+        shown = override.level if override is not None and active else ruling.level
+    next_level_change_at, next_level = next(steps_from(case, as_of, shown), (None, None))
     next_change_at = next_count_change(case, as_of)
     if next_level_change_at is not None and (
         next_change_at is None or next_level_change_at < next_change_at

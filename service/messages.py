@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 
@@ -35,7 +34,7 @@ class Message(NamedTuple):
     key: str
     level_body: bytes | None
     change_body: bytes | None
-    change_id: UUID | None
+    change_id: str | None
 
 
 def shown_texts(published: Published) -> Texts | None:

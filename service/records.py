@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha1
 from typing import Final, Literal
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -141,11 +142,20 @@ def message_key(org_id: str, user_id: str) -> str:
     return f"{org_id}:{user_id}"
 
 
-def level_message_id(key: str, revision: int) -> UUID:
+def level_message_id(key: str, revision: int) -> str:
     """The same for every repeat of one published state."""
-    return uuid5(NAMESPACE_URL, f"{LEVEL_STREAM}/{key}/{revision}")
+    return _uuid5(f"{LEVEL_STREAM}/{key}/{revision}")
 
 
-def change_id(key: str, revision: int) -> UUID:
+def change_id(key: str, revision: int) -> str:
     """The same for every repeat of one change; also its `ce_id`."""
-    return uuid5(NAMESPACE_URL, f"{CHANGE_STREAM}/{key}/{revision}")
+    return _uuid5(f"{CHANGE_STREAM}/{key}/{revision}")
+
+
+def _uuid5(name: str) -> str:
+    """Text of the UUID 5 of a name in the URL namespace; `uuid.uuid5` takes 3 times as long."""
+    digest = bytearray(sha1(NAMESPACE_URL.bytes + name.encode(), usedforsecurity=False).digest())
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"

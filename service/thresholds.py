@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 from typing import Final, NamedTuple
 
 from service.errors import InvalidThresholds
 
 MAX_EVENTS: Final = 10_000
 MAX_DAYS: Final = 3_650
+
+
+# Asked for several times a member; making one costs 1 us.
+_days = cache(lambda number: timedelta(days=number))
 
 
 class Thresholds(NamedTuple):
@@ -24,17 +29,17 @@ class Thresholds(NamedTuple):
     @property
     def window(self) -> timedelta:
         """How long an event counts."""
-        return timedelta(days=self.activity_window_days)
+        return _days(self.activity_window_days)
 
     @property
     def new_for(self) -> timedelta:
         """How long a member is new after joining."""
-        return timedelta(days=self.new_member_days)
+        return _days(self.new_member_days)
 
     @property
     def inactive_after(self) -> timedelta:
         """Silence of this length or more makes a member inactive."""
-        return timedelta(days=self.inactive_after_days)
+        return _days(self.inactive_after_days)
 
 
 DEFAULT_THRESHOLDS: Final = Thresholds()

@@ -64,9 +64,13 @@ def shown_at(case: Case, at: datetime) -> Level | None:
 
 def level_steps(case: Case, after: datetime) -> Iterator[Step]:
     """Ascending (instant, new shown level) after `after`, each a real change."""
+    return steps_from(case, after, shown_at(case, after))
+
+
+def steps_from(case: Case, after: datetime, shown: Level | None) -> Iterator[Step]:
+    """`level_steps` for whoever knows already what is shown at `after`."""
     if not case.eligible or case.activity.joined_at is None:
         return
-    shown = shown_at(case, after)
     steps = _generic_steps if _anything_ahead(case.activity, after) else _settled_steps
     for at, level in steps(case, after):
         if level != shown:
@@ -120,23 +124,12 @@ def _settled_steps(case: Case, after: datetime) -> Iterator[Step]:
     high_until = falls_below(thresholds.highly_engaged_min_events)
     moderate_until = falls_below(thresholds.moderate_min_events)
     new_until = activity.joined_at + thresholds.new_for
-    latest = max(
-        activity.joined_at,
-        *(
-            at
-            for dates in (activity.attended, activity.rsvps, activity.profile)
-            if (at := dates.latest(after)) is not None
-        ),
-        activity.joined_at,
-    )
-    inactive_from = latest + thresholds.inactive_after
+    inactive_from = _last_sign(activity, after) + thresholds.inactive_after
     override_until = after
     if override is not None and override.active_at(after):
         override_until = override.expires_at or NEVER
-    instants = {high_until, moderate_until, new_until, inactive_from, override_until}
-    for at in sorted(instants):
-        if at <= after or at == NEVER:
-            continue
+    instants = (high_until, moderate_until, new_until, inactive_from, override_until)
+    for at in sorted([at for at in instants if after < at < NEVER]):
         if at < override_until:
             continue
         if at < high_until:
@@ -149,6 +142,17 @@ def _settled_steps(case: Case, after: datetime) -> Iterator[Step]:
             yield at, Level.AT_RISK
         else:
             yield at, Level.INACTIVE
+
+
+def _last_sign(activity: Activity, at: datetime) -> datetime:
+    """The latest activity at or before `at`, joining included."""
+    assert activity.joined_at is not None
+    latest = activity.joined_at
+    for dates in (activity.attended, activity.rsvps, activity.profile):
+        found = dates.latest(at)
+        if found is not None and found > latest:
+            latest = found
+    return latest
 
 
 def _generic_steps(case: Case, after: datetime) -> Iterator[Step]:

@@ -141,9 +141,9 @@ class Relay:
     def _messages(self, row: OutboxRow) -> Iterator[tuple[str, bytes | None, list[Header]]]:
         """(topic, body, headers) of what a published state says."""
         if row.change_body is not None:
-            identity = str(change_id(row.message_key, row.revision))
+            identity = change_id(row.message_key, row.revision)
             yield self._settings.topic_change, row.change_body, _headers(row, CHANGE_TYPE, identity)
-        identity = str(level_message_id(row.message_key, row.revision))
+        identity = level_message_id(row.message_key, row.revision)
         yield self._settings.topic_level, row.level_body, _headers(row, LEVEL_TYPE, identity)
 
     async def _ready_producer(self) -> AIOKafkaProducer:
