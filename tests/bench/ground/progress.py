@@ -15,7 +15,7 @@ POLL_S = 0.02
 SETTLE_POLL_S = 0.05
 
 APPLIED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset WHERE topic = $1"
-CLAIMED = "SELECT count(*) FROM stream_offset WHERE owner IS NOT NULL"
+CLAIMED = "SELECT count(*), count(DISTINCT owner) FROM stream_offset WHERE owner IS NOT NULL"
 INPUT_TOPICS = 5
 
 
@@ -86,13 +86,16 @@ async def facts_in(connection: asyncpg.Connection, table: str) -> int:
     return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
 
 
-async def watch_claims(deployment: Deployment, *, timeout_s: float = 60.0) -> float:
-    """When all partitions of the input topics were claimed (monotonic)."""
+async def watch_claims(
+    deployment: Deployment, *, owners: int = 1, timeout_s: float = 60.0
+) -> float:
+    """When so many workers had claimed all partitions of the input topics (monotonic)."""
     connection = await deployment.connect()
     wanted = INPUT_TOPICS * deployment.partitions
 
     async def claimed() -> bool:
-        return int(await connection.fetchval(CLAIMED)) >= wanted
+        claims, claimants = (await connection.fetch(CLAIMED))[0]
+        return int(claims) >= wanted and int(claimants) == owners
 
     return await until(
         claimed,

@@ -70,15 +70,19 @@ class Ground:
         ]
         return CpuSeconds(sum(map(cpu_of, brokers)), cpu_of_tree(psutil.Process(postmaster)))
 
-    async def new_database(self, name: str) -> str:
-        """A fresh database with the product's schema; gives its URL."""
+    async def new_database(self, name: str, template: str | None = None) -> str:
+        """A fresh database with the product's schema, or like a template; gives its URL."""
+        if template is not None:
+            await self.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy'
+            )
+            return self.postgres.dsn(name)
         url = await self.new_empty_database(name)
         await migrate(url)
         return url
 
     async def new_empty_database(self, name: str) -> str:
         """A fresh database without tables; gives its URL."""
-        await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         await self.execute(f'CREATE DATABASE "{name}"')
         return self.postgres.dsn(name)
 
@@ -91,7 +95,7 @@ class Ground:
         """Run one statement as administrator."""
         connection = await asyncpg.connect(self.postgres.dsn())
         try:
-            await connection.execute(statement, timeout=300)
+            await connection.execute(statement, timeout=900)
         finally:
             await connection.close()
 

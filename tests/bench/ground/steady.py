@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -23,20 +22,11 @@ from confluent_kafka import Producer
 
 from service.demo.input_record import InputRecord
 from tests.bench.ground.backlog import records_for
+from tests.bench.ground.records import attendance
 
 TICK_S = 0.005
 PROBE = "probe"
-
-
-def probe(number: int, organisation: str, written_at: str) -> tuple[bytes, bytes]:
-    """Key and value of a probe sent now."""
-    user = f"{PROBE}-{time.monotonic_ns() // 1000}-{number}"
-    value = (
-        f'{{"id":"{uuid.uuid4()}","org_id":"{organisation}","user_id":"{user}",'
-        f'"event_id":"community-event-2026-0001","status":"attended",'
-        f'"occurred_at":"{written_at}","recorded_at":"{written_at}"}}'
-    )
-    return f"{organisation}:{user}".encode(), value.encode()
+ORGANISATION = "probed"
 
 
 def sent_at_s(user_id: str) -> float | None:
@@ -52,7 +42,7 @@ class Steady:
         self._producer = producer
         self._topic = topic
         self._every = probe_every
-        self._written_at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        self._at = datetime.now(UTC) - timedelta(hours=1)
         self.sent = 0
         self.probes = 0
 
@@ -62,11 +52,11 @@ class Steady:
             self.sent += 1
             if self.sent % self._every == 0:
                 self.probes += 1
-                key, value = probe(self.probes, "load-00", self._written_at)
-                self._producer.produce(self._topic, value, key)
+                user = f"{PROBE}-{time.monotonic_ns() // 1000}-{self.probes}"
+                record = attendance(ORGANISATION, user, "first-event", "attended", self._at)
             else:
                 record = next(others)
-                self._producer.produce(self._topic, record.value, record.key)
+            self._producer.produce(self._topic, record.value, record.key)
         self._producer.poll(0)
 
     def finish(self) -> None:

@@ -37,13 +37,18 @@ class Stuck(RuntimeError):
 
 @dataclass
 class Deployment:
-    """A database of its own, topics of its own but for the shared backlog, and workers on them."""
+    """A database of its own, topics of its own but for the shared backlog, and workers on them.
+
+    `template`: a database to start from, instead of an empty one.
+    """
 
     ground: Ground
     name: str
     attendance_topic: str | None = None
     partitions: int = PARTITIONS
     environment: Mapping[str, str] = field(default_factory=dict)
+    template: str | None = None
+    keep_database: bool = False
     workers: list[Worker] = field(default_factory=list)
     database_url: str = ""
     _made: list[str] = field(default_factory=list)
@@ -70,7 +75,7 @@ class Deployment:
         }
 
     async def __aenter__(self) -> Self:
-        self.database_url = await self.ground.new_database(self.name)
+        self.database_url = await self.ground.new_database(self.name, self.template)
         self._made = await apply_topics(self.settings)
         return self
 
@@ -83,7 +88,8 @@ class Deployment:
         await self._stack.aclose()
         for worker in self.workers:
             await worker.stop()
-        await self.ground.drop_database(self.name)
+        if not self.keep_database:
+            await self.ground.drop_database(self.name)
         await self.ground.delete_topics(self._made)
 
     async def connect(self) -> asyncpg.Connection:

@@ -1,0 +1,95 @@
+"""What a record costs in CPU time with one, two and four workers.
+
+Wall-clock rates would only show how many cores this machine has; CPU seconds of worker, broker and
+database each show whether more workers make a record dearer. From claimed partitions to the last
+level record on its topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from service.demo.input_record import InputRecord
+from tests.bench.ground import backlog as backlogs
+from tests.bench.ground import progress, report
+from tests.bench.ground.rounds import Figures, alternate, spread
+from tests.bench.ground.servers import Ground, ground
+from tests.bench.ground.worker import Deployment
+
+RECORDS = 600_000
+QUICK_RECORDS = 20_000
+WORKERS = (1, 2, 4)
+TIMEOUT_S = 900.0
+SIDES = ("worker", "broker", "database")
+
+
+def main(
+    json_path: Path | None = None,
+    quick: bool = False,
+    *,
+    records: int | None = None,
+    repetitions: int | None = None,
+) -> dict[str, Any]:
+    """`--records` is sent at once to workers that wait for it."""
+    count = records or (QUICK_RECORDS if quick else RECORDS)
+    results = asyncio.run(_run(count, repetitions or (1 if quick else 3)))
+    metrics = {"scale.cpu_per_record_4w_vs_1w": _ratio(results, "4", "total")}
+    for side in SIDES:
+        for name, rounds in results.items():
+            metrics[f"scale.{side}_cpu_s_per_million_{name}w"] = _median(rounds, side)
+    return report.report("scale", metrics, tables=[_table(results, count)])
+
+
+async def _run(count: int, repetitions: int) -> dict[str, list[Figures]]:
+    records = list(backlogs.records_for(count, max(1, count // backlogs.RECORDS_PER_MEMBER)))
+    with ground() as servers:
+        contenders = {str(number): _contender(servers, number, records) for number in WORKERS}
+        # A broker that has just started still compiles its code.
+        await _contender(servers, 1, records[: max(1, count // 5)])(0)
+        return await alternate(contenders, repetitions, report.say)
+
+
+def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any:
+    async def run(_: int) -> Figures:
+        async with Deployment(servers, servers.fresh("scale")) as deployment:
+            for _number in range(workers):
+                await deployment.start_worker()
+            await progress.watch_claims(deployment, owners=workers)
+            # Starting up is not the point.
+            before = servers.cpu_seconds()
+            workers_before = sum(worker.cpu_seconds() for worker in deployment.workers)
+            topic = deployment.settings.topic_attendance
+            await asyncio.to_thread(backlogs.produce, servers.bootstrap, topic, records)
+            await progress.watch_intake(deployment, topic, len(records), timeout_s=TIMEOUT_S)
+            await progress.watch_settling(deployment, timeout_s=TIMEOUT_S)
+            used = servers.cpu_seconds() - before
+            worker_s = sum(worker.cpu_seconds() for worker in deployment.workers) - workers_before
+            figures = {"worker": worker_s, "broker": used.broker, "database": used.database}
+            figures["total"] = sum(figures.values())
+            return {name: value * 1e6 / len(records) for name, value in figures.items()}
+
+    return run
+
+
+def _median(rounds: list[Figures], figure: str) -> float:
+    return spread([figures[figure] for figures in rounds]).median
+
+
+def _ratio(results: Mapping[str, list[Figures]], workers: str, figure: str) -> float:
+    pairs = zip(results[workers], results["1"], strict=True)
+    return spread([many[figure] / one[figure] for many, one in pairs]).median
+
+
+def _table(results: Mapping[str, list[Figures]], count: int) -> dict[str, Any]:
+    rows = []
+    for name, rounds in results.items():
+        totals = spread([figures["total"] for figures in rounds])
+        sides = [f"{_median(rounds, side):,.1f}" for side in SIDES]
+        together = [f"{totals.median:,.1f}", f"{totals.least:,.1f} to {totals.most:,.1f}"]
+        rows.append([name, *sides, *together])
+    columns = ("workers", *SIDES, "together", "least to most")
+    notes = ["CPU seconds per million records, evaluating and publishing included."]
+    return report.table(f"scale: {count:,} records", columns, rows, notes)
