@@ -15,6 +15,7 @@ from db.overrides import Overriding
 from db.pool import Connection
 from db.preview import Previewing
 from service.api.ports import Actions, ErasureReceipt, ThresholdsPreview
+from service.classifier.choice import uses_claude
 from service.errors import NotFound
 from service.levels import Level
 from service.records import Cause
@@ -133,6 +134,4 @@ class OrganizationActions(Actions):
 
 def _model(settings: Settings) -> str | None:
     """Whose verdicts a change of thresholds would ask for; None where nobody is asked."""
-    if settings.classifier == "rules" or settings.anthropic_api_key is None:
-        return None
-    return settings.model
+    return settings.model if uses_claude(settings) else None

@@ -133,6 +133,8 @@ async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[
 def _closed(member: MemberCase, now: datetime) -> Result:
     at = max(now, member.standing.computed_at or now)
     expired = close_expired(member.standing, at)
+    # Like one who has left: the override ends too.
+    member = member._replace(case=member.case._replace(eligible=False))
     evaluated = evaluate(member.case, at)
     return decide(member, expired, evaluated, Opinion(None), (Cause.MEMBERSHIP,), now)
 

@@ -52,6 +52,38 @@ class Metrics:
             "engagement_outbox_age_seconds", "Age of the oldest of them"
         )
         self.relay_errors = Counter("engagement_relay_errors", "Attempts to publish that failed")
+        self.recomputed = Counter(
+            "engagement_recomputed_members", "Members recomputed by the daily run"
+        )
+        self.recompute_changes = Counter(
+            "engagement_recompute_changes", "Changes of level written by the daily run"
+        )
+        self.recompute_failed = Counter(
+            "engagement_recompute_failed_members", "Members that the daily run gave up"
+        )
+        self.recompute_retries = Counter(
+            "engagement_recompute_retries", "Pieces of the daily run tried again"
+        )
+        self.recompute_ended_at = Gauge(
+            "engagement_recompute_ended_timestamp_seconds", "When a daily run was ended here last"
+        )
+        self.recompute_seconds = Gauge(
+            "engagement_recompute_seconds", "How long the daily run took that was ended here last"
+        )
+        self.recompute_slot = Gauge(
+            "engagement_recompute_slot_timestamp_seconds", "Slot of the latest daily run"
+        )
+        self.recompute_open_pages = Gauge(
+            "engagement_recompute_open_pages", "Pages of the latest daily run that are not done"
+        )
+        self.missed_by_clock = Counter(
+            "engagement_missed_by_clock",
+            "Defect: members found to have changed by the daily run, of whom nobody knew",
+        )
+        self.overrides_active = Gauge("engagement_overrides_active", "Overrides in effect")
+        self.housekept = Counter(
+            "engagement_housekept_rows", "Rows removed when their time was over", ["table"]
+        )
         self.http_requests = Counter(
             "engagement_http_requests", "HTTP requests", ["method", "route", "status"]
         )

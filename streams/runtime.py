@@ -25,6 +25,8 @@ from service.settings import Settings
 from streams.applying import BatchApplier
 from streams.backoff import Backoff
 from streams.classifier import Classifier, limits_of
+from streams.daily import LOOPS as DAILY_LOOPS
+from streams.daily import DailyRun, daily_of
 from streams.evaluator import Evaluator
 from streams.lanes import Lanes
 from streams.listener import Listener
@@ -54,6 +56,7 @@ class Runtime:
         self.claude_pool: Pool
         self.lanes: Lanes
         self.evaluators: list[Evaluator] = []
+        self.daily_runs: list[DailyRun] = []
         self.relay: Relay
         self.classifier: Classifier | None = None
         self._stopping = asyncio.Event()
@@ -96,7 +99,7 @@ class Runtime:
         self.work_pool = await open_pool(
             settings,
             purpose="work",
-            size=EVALUATORS + 4,
+            size=EVALUATORS + DAILY_LOOPS + 5,
             limits={"transaction_timeout": "60s", "statement_timeout": "50s"},
             prepare=evaluation.prepare_connection,
         )
@@ -120,10 +123,13 @@ class Runtime:
         self.relay = Relay(self.work_pool, settings, self.owner)
         reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
         judge = await self._open_judge()
+        evaluating = Evaluating(reader, judge)
+        daily = daily_of(settings, self.work_pool, evaluating, self.owner)
+        self.daily_runs = [DailyRun(daily, published=self._wake_relay) for _ in range(DAILY_LOOPS)]
         self.evaluators = [
             Evaluator(
                 self.work_pool,
-                Evaluating(reader, judge),
+                evaluating,
                 intake_is_busy=lambda: self.lanes.is_saturated,
                 published=self._wake_relay,
             )
@@ -151,7 +157,7 @@ class Runtime:
             self.settings,
             {Wakeup.DUE: self.wake_evaluators, Wakeup.OUTBOX: self._wake_relay},
         )
-        loops: list[Any] = [*self.evaluators, self.relay, wakeups]
+        loops: list[Any] = [*self.evaluators, *self.daily_runs, self.relay, wakeups]
         if self.classifier is not None:
             loops.append(self.classifier)
         for loop in loops:

@@ -32,3 +32,8 @@ def verdict_key(situation: Situation, model: str) -> bytes:
 def is_current(key: bytes, model: str) -> bool:
     """Whether a stored key is of this model and this release's prompt."""
     return key.startswith(_tag(model))
+
+
+def key_tag(model: str) -> bytes:
+    """How every key of this model and this release's prompt begins."""
+    return _tag(model)

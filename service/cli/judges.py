@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from db.evaluating import Judge, RulesJudge
 from db.judging import ClaudeJudge, KeepingJudge
+from service.classifier.choice import uses_claude
 from service.settings import Settings
 
 
@@ -14,6 +15,4 @@ def judge_for(settings: Settings) -> Judge:
     """
     if settings.classifier == "rules":
         return RulesJudge()
-    if settings.anthropic_api_key is None:
-        return KeepingJudge()
-    return ClaudeJudge(settings.model)
+    return ClaudeJudge(settings.model) if uses_claude(settings) else KeepingJudge()

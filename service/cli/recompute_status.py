@@ -1,9 +1,69 @@
-"""`engagement recompute --status`."""
+"""`engagement recompute --status`: the latest daily runs and how far the present one is."""
 
 from __future__ import annotations
 
+import click
+import msgspec
+
+from db import migrate, run_pages, runs
+from db.pool import acquired, open_pool
+from db.run_pages import MAX_ATTEMPTS, Failure
+from db.runs import RunStatus
+from service.cli.output import instant, shown
 from service.settings import Settings
+
+RUNS = 10
+SUMMARY = (
+    "organizations", "members", "evaluated", "changed", "failed", "missed_by_clock",
+    "claude_calls", "seconds",
+)  # fmt: skip
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> None:
-    raise NotImplementedError
+    """Print them; nothing is changed."""
+    pool = await open_pool(settings, purpose="status", size=1)
+    try:
+        async with acquired(pool) as connection:
+            await migrate.require_current(connection)
+            latest = await runs.latest(connection, RUNS)
+            failures = await run_pages.failures(connection, latest[0].slot) if latest else {}
+    finally:
+        pool.terminate()
+    if as_json:
+        for run in latest:
+            click.echo(msgspec.json.encode(run._asdict()).decode())
+        return
+    if not latest:
+        click.echo("no run yet: the first is at the next slot of ENGAGEMENT_RECOMPUTE_CRON")
+        return
+    for run in latest:
+        _show(run)
+    for failure in failures.values():
+        click.echo(_sentence(failure))
+
+
+def _show(run: RunStatus) -> None:
+    click.echo(f"{instant(run.slot)}  {run.status}")
+    if run.status == "running":
+        click.echo(
+            f"  pages: {run.pages}, surveyed {run.pages_surveyed}, done {run.pages_done}; "
+            f"chunks: {run.chunks}, done {run.chunks_done}; "
+            f"members {run.members}, evaluated {run.evaluated}, changed {run.changed}"
+        )
+    elif run.finished_at is not None and "members" in run.summary:
+        figures = ", ".join(
+            f"{name.replace('_', ' ')} {run.summary[name]}"
+            for name in SUMMARY
+            if name in run.summary
+        )
+        click.echo(f"  {figures}")
+
+
+def _sentence(failure: Failure) -> str:
+    what = (
+        "given up"
+        if failure.attempts >= MAX_ATTEMPTS
+        else f"tried again at {instant(failure.retry_at)}"
+    )
+    times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
+    return f"  {failure.org_id} failed {times}, {what}: {shown(failure.error)}"
