@@ -43,7 +43,7 @@ MARKUP_NAME = "<script>alert('name')</script>"
 
 
 class Community:
-    """Writes facts and evaluates; `shift_s` is how far the database's clock is from the real one."""
+    """Writes facts and evaluates, now or at times that the database's clock is set back to."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
@@ -192,10 +192,14 @@ async def settle(dsn: str) -> Community:
     return community
 
 
-FIRST = ("Ada", "Ben", "Chloé", "Dan", "Eve", "Finn", "Grace", "Hugo", "Iris", "Jan", "Kim", "Léa",
-         "Mira", "Noor", "Omar", "Pia", "Quinn", "Rosa", "Sven", "Tess", "Uma", "Vera", "Wim", "Yara")  # fmt: skip
-LAST = ("Smith", "Jones", "Müller", "García", "Rossi", "Kowalski", "Ito", "Nguyen", "Okafor", "Silva",
-        "Larsen", "Dubois", "Novák", "Haddad")  # fmt: skip
+FIRST = (
+    "Ada", "Ben", "Chloé", "Dan", "Eve", "Finn", "Grace", "Hugo", "Iris", "Jan", "Kim", "Léa",
+    "Mira", "Noor", "Omar", "Pia", "Quinn", "Rosa", "Sven", "Tess", "Uma", "Vera", "Wim", "Yara",
+)  # fmt: skip
+LAST = (
+    "Smith", "Jones", "Müller", "García", "Rossi", "Kowalski", "Ito", "Nguyen", "Okafor", "Silva",
+    "Larsen", "Dubois", "Novák", "Haddad",
+)  # fmt: skip
 
 
 async def populate(community: Community, members: int, *, seed: int = 7) -> None:

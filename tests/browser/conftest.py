@@ -1,0 +1,191 @@
+"""One whole service for the tier (PostgreSQL, Kafka, worker, API), and a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+
+from tests.api_community import ADMIN, ORG, Community, populate, settle
+from tests.api_process import ApiProcess, api_process
+from tests.browser.chromium import NoChromium, find_or_install
+from tests.servers import KafkaBroker, PostgresServer, cloned_database
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+STOP_TIMEOUT_S = 30.0
+TOPICS = (
+    "ATTENDANCE",
+    "RSVP",
+    "PROFILE_UPDATE",
+    "MEMBERSHIP",
+    "ORGANIZATION",
+    "LEVEL",
+    "CHANGE",
+    "DEAD_LETTER",
+)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have a Chromium before a test's time limit runs; the first time it takes a while."""
+    if any("browser" in item.path.parts for item in session.items):
+        # Whoever needs it then fails, and says what to run.
+        with suppress(NoChromium):
+            find_or_install()
+
+
+@dataclass
+class Stack:
+    """The running service and its community."""
+
+    api: ApiProcess
+    community: Community
+    dsn: str
+
+    async def session(self, user_id: str) -> str:
+        """A browser's session for somebody, as signing in would open it."""
+        secret = secrets.token_urlsafe(32)
+        await self.community.execute(
+            "INSERT INTO http_session VALUES ($1, 'session', $2, now() + interval '1 hour')",
+            hashlib.sha256(secret.encode()).digest(), user_id,
+        )  # fmt: skip
+        return secret
+
+
+@asynccontextmanager
+async def worker_process(environment: dict[str, str]) -> AsyncIterator[None]:
+    """`engagement topics apply`, then `engagement worker` until the end of the block."""
+    command = [sys.executable, "-m", "service.cli.main"]
+    apply = await asyncio.create_subprocess_exec(*command, "topics", "apply", env=environment)
+    assert await asyncio.wait_for(apply.wait(), 60) == 0
+    worker = await asyncio.create_subprocess_exec(*command, "worker", env=environment)
+    try:
+        yield
+    finally:
+        if worker.returncode is None:
+            worker.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(worker.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            worker.kill()
+            await worker.wait()
+
+
+@pytest.fixture(scope="session")
+async def stack(
+    postgres_server: PostgresServer, template_database: str, kafka_broker: KafkaBroker
+) -> AsyncIterator[Stack]:
+    """The whole service, with a community that has a year behind it."""
+    prefix = f"pages-{secrets.token_hex(4)}."
+    async with cloned_database(postgres_server, template_database) as dsn:
+        community = await settle(dsn)
+        await populate(community, 60)
+        await community.live_through([120, 90, 60, *range(45, 0, -3)])
+        topics = {
+            f"ENGAGEMENT_TOPIC_{name}": f"{prefix}{name.lower().replace('_', '-')}"
+            for name in TOPICS
+        }
+        more = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap,
+            "ENGAGEMENT_CONSUMER_GROUP": f"{prefix}group",
+            "ENGAGEMENT_TOPIC_PARTITIONS": "2",
+            "ENGAGEMENT_WORKER_OPS_PORT": str(_free_port()),
+            **topics,
+        }
+        try:
+            async with api_process(dsn, **more) as api, worker_process(api.environment):
+                yield Stack(api, community, dsn)
+        finally:
+            await community.connection.close()
+
+
+def _free_port() -> int:
+    from tests.api_process import free_ports
+
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium; without one the tier fails and says what to run."""
+    path = find_or_install()
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=path)
+        yield running
+        await running.close()
+
+
+class Visitor:
+    """Somebody at a browser. Console errors and foreign requests are collected."""
+
+    def __init__(self, stack: Stack, context: BrowserContext, page: Page) -> None:
+        self.stack = stack
+        self.context = context
+        self.page = page
+        self.complaints: list[str] = []
+        self.base = f"{stack.api.address}/admin/orgs/{ORG}"
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda r: self._watch(r.url))
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def _watch(self, url: str) -> None:
+        if not url.startswith((self.stack.api.address, "data:")):
+            self.complaints.append(f"foreign: {url}")
+
+    async def open(self, path: str = "") -> Page:
+        await self.page.goto(f"{self.base}{path}")
+        return self.page
+
+    async def violations(self) -> list[Any]:
+        """What axe finds wrong with the page as it is, by WCAG 2.2 A and AA."""
+        await self.page.evaluate(AXE.read_text())
+        found: list[Any] = await self.page.evaluate(
+            """async () => {
+                const runOnly = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa",
+                                 "best-practice"];
+                const result = await axe.run(document, {runOnly});
+                return result.violations.map(
+                    (v) => [v.id, v.help, v.nodes.map((n) => n.html).slice(0, 3)]);
+            }"""
+        )
+        return found
+
+
+@asynccontextmanager
+async def visiting(
+    stack: Stack, browser: Browser, user_id: str = ADMIN, **options: Any
+) -> AsyncIterator[Visitor]:
+    """A fresh browser window, signed in."""
+    context = await browser.new_context(**({"viewport": DESKTOP} | options))
+    try:
+        await context.add_cookies(
+            [{"name": "engagement_session", "value": await stack.session(user_id),
+              "url": stack.api.address, "httpOnly": True, "sameSite": "Strict"}]
+        )  # fmt: skip
+        context.set_default_timeout(10_000)
+        yield Visitor(stack, context, await context.new_page())
+    finally:
+        await context.close()
+
+
+@pytest.fixture
+async def visitor(stack: Stack, browser: Browser) -> AsyncIterator[Visitor]:
+    """An administrator at a browser; in the end nothing may have been complained about."""
+    async with visiting(stack, browser) as somebody:
+        yield somebody
+        assert somebody.complaints == []
