@@ -7,6 +7,7 @@ its own, so no wake-up is lost. A rollback puts them back.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from db.pool import Connection
@@ -62,6 +63,9 @@ PUT_BACK: Final = """
 INSERT INTO due_member (member_id, cause)
 SELECT d.member_id, d.cause FROM unnest($1::bigint[], $2::text[]) AS d (member_id, cause)
 WHERE EXISTS (SELECT FROM engagement e WHERE e.member_id = d.member_id)"""
+
+SET_ASIDE: Final = """
+UPDATE engagement SET wake_at = engagement_now() + $2 WHERE member_id = ANY ($1::bigint[])"""
 
 MARK_ORGANIZATION: Final = "INSERT INTO due_organization (org_id, cause) VALUES ($1, $2)"
 
@@ -135,6 +139,11 @@ async def put_back(
     rows = [(m, cause) for m in members for cause in (causes[m] or ("time",))]
     if rows:
         await connection.execute(PUT_BACK, [m for m, _ in rows], [c for _, c in rows])
+
+
+async def set_aside(connection: Connection, members: Collection[int], delay: timedelta) -> None:
+    """Look at members whose marks were taken again after a while; a new mark comes sooner."""
+    await connection.execute(SET_ASIDE, list(members), delay)
 
 
 async def mark_members(connection: Connection, members: Collection[int], cause: str) -> None:

@@ -87,6 +87,9 @@ INSERT INTO incident (kind, topic, partition, details) VALUES ($1, $2, $3, $4::j
 
 SELECT_NOW: Final = "SELECT engagement_now()"
 
+TAKES_WRITES: Final = """
+SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"""
+
 
 async def claim(
     connection: Connection,
@@ -208,3 +211,8 @@ async def read_now(connection: Connection) -> datetime:
     """The database's clock."""
     now: datetime = await connection.fetchval(SELECT_NOW)
     return now
+
+
+async def takes_writes(connection: Connection) -> bool:
+    """Whether this is a primary that lets us write."""
+    return bool(await connection.fetchval(TAKES_WRITES))

@@ -88,6 +88,14 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
+async def savepoint(connection: Connection) -> AsyncIterator[None]:
+    """Part of a transaction that may fail without failing the rest, with errors translated."""
+    with translated():
+        async with connection.transaction():
+            yield
+
+
+@asynccontextmanager
 async def acquired(pool: Pool) -> AsyncIterator[Connection]:
     """A connection of the pool outside any transaction, with errors translated."""
     with translated():

@@ -43,6 +43,9 @@ class Metrics:
             "engagement_evaluation_seconds", "Time to evaluate one page of members", buckets=seconds
         )
         self.evaluation_retries = Counter("engagement_evaluation_retries", "Pages tried again")
+        self.set_aside = Counter(
+            "engagement_members_set_aside", "Members whose evaluation failed, to be tried later"
+        )
         self.changes = Counter("engagement_level_changes", "Changes of level", ["cause"])
         self.due_members = Gauge("engagement_due_members", "Marks that wait to be evaluated")
         self.due_age_seconds = Gauge("engagement_due_age_seconds", "Age of the oldest mark")

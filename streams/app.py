@@ -6,8 +6,9 @@ Importing declares; nothing is opened before the app starts on its event loop.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import faust
 import structlog
@@ -17,7 +18,7 @@ from faust.types import TP
 from db.pool import tls_arguments
 from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings, load_settings
-from streams import agents, health, timers
+from streams import agents, health, timers, watchdog
 from streams.connection import client_arguments, tls_context
 from streams.runtime import Runtime
 from streams.transport import BatchApp, BatchConsumer
@@ -25,17 +26,27 @@ from streams.worker import EngagementWorker
 
 log = structlog.get_logger(__name__)
 
+STOP_DRAIN_S: Final = 5.0
+
 
 class EngagementApp(BatchApp):
     """The worker. Waits for its parts before it consumes; hands over when it stops."""
 
     settings: Settings
     runtime: Runtime
+    # By the monotonic clock; None while no rebalance runs.
+    rebalancing_since: float | None = None
+    has_settled = False
 
     @property
     def batch_consumer(self) -> BatchConsumer:
         """The consumer by its own type."""
         return cast("BatchConsumer", self.consumer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether database and topics were there, so that work could begin."""
+        return hasattr(self, "lanes")
 
     async def on_first_start(self) -> None:
         """Faust would create a data folder here; this service keeps nothing on disk."""
@@ -60,13 +71,35 @@ class EngagementApp(BatchApp):
         """Start evaluating and relaying beside the agents."""
         await super().on_started()
         if not self.should_stop:
-            self.runtime.start_loops(self.crash)
+            self.runtime.start_loops(self.crash, watchdog.Watchdog(self, self.settings))
             log.info("worker_started", action="start", schema=self.runtime.schema_version)
+
+    def on_rebalance_start(self) -> None:
+        """Note when it began."""
+        self.rebalancing_since = self.rebalancing_since or time.monotonic()
+        super().on_rebalance_start()
+
+    def on_rebalance_end(self) -> None:
+        """Note that what is assigned has been claimed, or will be in the background."""
+        self.rebalancing_since, self.has_settled = None, True
+        super().on_rebalance_end()
+
+    def rebalancing_for_s(self) -> float:
+        """How long the present rebalance has taken; 0 when there is none."""
+        since = self.rebalancing_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the process with an error, by force if what is left of it hangs."""
+        watchdog.end_within(watchdog.CRASH_LIMIT_S, exit_code=1)
+        await super().crash(reason)
 
     async def on_stop(self) -> None:
         """Finish the batches in flight while the consumer still belongs to the group."""
-        if hasattr(self, "lanes"):
-            await self.lanes.release()
+        crashed = self.crash_reason is not None
+        watchdog.end_within(watchdog.STOP_LIMIT_S, exit_code=1 if crashed else 0)
+        if self.is_open:
+            await self.lanes.release(STOP_DRAIN_S)
         await super().on_stop()
 
     async def on_shutdown(self) -> None:
@@ -125,7 +158,7 @@ def build(settings: Settings) -> EngagementApp:
 
     @made.on_partitions_revoked.connect  # type: ignore[arg-type]  # mode's callback types
     async def revoked(_app: Any, _revoked: set[TP], **_: Any) -> None:
-        if hasattr(made, "lanes"):
+        if made.is_open:
             await made.runtime.commit_advisory(made.batch_consumer.commit_advisory)
             await made.lanes.release()
 

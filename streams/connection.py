@@ -47,6 +47,7 @@ def producer_arguments(settings: Settings) -> dict[str, Any]:
         "enable_idempotence": True,
         "request_timeout_ms": 15_000,
         "max_batch_size": 256 * 1024,
+        "max_request_size": 8 * 1024 * 1024,
     }
 
 

@@ -14,6 +14,7 @@ from db.pool import Pool, transaction
 from service.errors import Retryable
 from service.metrics import METRICS
 from streams.backoff import Backoff
+from streams.isolation import evaluate_apart
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +74,15 @@ class Evaluator:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
-        async with transaction(self._pool) as connection:
-            page = await self._evaluating.evaluate_due(connection, PAGE)
+        try:
+            async with transaction(self._pool) as connection:
+                page = await self._evaluating.evaluate_due(connection, PAGE)
+        except (Retryable, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whose fault it is, is found out now
+            log.warning("page_taken_apart", action="isolate", error=str(error))
+            async with transaction(self._pool) as connection:
+                page = await evaluate_apart(connection, self._evaluating, PAGE)
         if page.publications:
             self._published()
         if page.evaluated:

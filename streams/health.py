@@ -1,8 +1,9 @@
 """`/livez`, `/readyz` and `/metrics` of a worker, on Faust's own web server.
 
 Alive: the loop turns and the consumer asks for records, however idle the topics are. Ready: every
-assigned partition is claimed and none has stopped. Neither looks at Kafka, PostgreSQL or Claude
-being reachable: restarting a worker does not mend those.
+assigned partition is claimed and none has stopped; a rebalance or a claim may take a while before
+that changes. Neither looks at Kafka, PostgreSQL or Claude being reachable: restarting a worker does
+not mend those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, Final
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 POLL_SILENCE_S: Final = 120.0
+REBALANCE_S: Final = 60.0
+UNCLAIMED_S: Final = 30.0
 
 
 def declare(app: Any) -> None:
@@ -20,7 +23,8 @@ def declare(app: Any) -> None:
 
     @app.page("/livez")
     async def livez(self: Any, _request: Any) -> Any:
-        silence_s = time.monotonic() - app.lanes.last_polled_at
+        # Until the parts are there, waiting is all there is to do.
+        silence_s = time.monotonic() - app.lanes.last_polled_at if app.is_open else 0.0
         alive = silence_s < POLL_SILENCE_S or app.rebalancing
         return self.json(
             {"status": "ok" if alive else "silent", "last_poll_s": round(silence_s, 1)},
@@ -44,11 +48,16 @@ def declare(app: Any) -> None:
 
 def readiness(app: Any) -> dict[str, str]:
     """What readiness depends on: name -> "ok" or what is wrong."""
+    if not app.is_open:
+        return {"parts": "waiting for database and topics"}
     lanes = app.lanes
+    rebalancing_s, unclaimed_s = app.rebalancing_for_s(), lanes.unclaimed_for_s()
     stopped = [f"{tp.topic}/{tp.partition}" for tp in lanes.stopped]
     return {
-        "rebalance": "running" if app.rebalancing else "ok",
-        "claims": "ok" if not lanes.unclaimed else f"{lanes.unclaimed} partitions unclaimed",
+        "group": "ok" if app.has_settled else "joining",
+        "rebalance": "ok" if rebalancing_s < REBALANCE_S else f"for {rebalancing_s:.0f} s",
+        "claims": "ok" if unclaimed_s < UNCLAIMED_S
+        else f"{lanes.unclaimed} partitions unclaimed for {unclaimed_s:.0f} s",
         "partitions": "ok" if not stopped
         else f"stopped: {', '.join(stopped)}: run `engagement dlq resume`",
     }  # fmt: skip

@@ -196,8 +196,8 @@ class Lanes:
             self._start_claimer()
         return offsets
 
-    async def release(self) -> None:
-        """Finish the transactions in flight (10 s at most) and forget every lane."""
+    async def release(self, drain_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Finish the transactions in flight (for `drain_s` at most) and forget every lane."""
         lanes, self._lanes, self._unclaimed = self._lanes, {}, set()
         self._round += 1
         if self._claimer is not None:
@@ -211,7 +211,7 @@ class Lanes:
                     lane.task.cancel()
                 tasks.append(lane.task)
         if tasks:
-            _, pending = await asyncio.wait(tasks, timeout=DRAIN_TIMEOUT_S)
+            _, pending = await asyncio.wait(tasks, timeout=drain_s)
             for task in pending:
                 task.cancel()
             if pending:
@@ -371,8 +371,15 @@ class Lanes:
         """Whether no batch is on its way."""
         return all(lane.outstanding == 0 for lane in self._lanes.values())
 
-    def longest_busy_s(self) -> float:
-        """Age of the oldest batch being applied now."""
-        now = time.monotonic()
-        ages = [now - lane.busy_since for lane in self._lanes.values() if lane.busy_since]
-        return max(ages, default=0.0)
+    def unmoved_for(self, seconds: float) -> dict[TP, int]:
+        """Partitions that have not moved for so long, the database willing -> where they are."""
+        before = time.monotonic() - seconds
+        return {
+            tp: lane.applied
+            for tp, lane in self._lanes.items()
+            if not lane.stopped and not lane.retrying and lane.moved_at < before
+        }
+
+    def unclaimed_for_s(self) -> float:
+        """For how long some assigned partition has not been claimed."""
+        return time.monotonic() - self._unclaimed_since if self._unclaimed else 0.0

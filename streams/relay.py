@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
 
 from db import dead_letters, leases, outbox
 from db.dead_letters import DeadLetterRow
@@ -38,11 +38,17 @@ from streams.connection import lacks_transactions, producer_arguments
 log = structlog.get_logger(__name__)
 
 LEASE: Final = "relay"
-LEASE_TTL: Final = timedelta(seconds=20)
+LEASE_TTL: Final = timedelta(seconds=12)
+LEASE_RENEWAL_S: Final = 4.0
 PAGE: Final = 2_000
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
 START_TIMEOUT_S: Final = 15.0
+CLOSE_TIMEOUT_S: Final = 3.0
+# Dead letters may be as large as the brokers let records be.
+LETTERS: Final = 50
+MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
+MIN_LETTER_BYTES: Final = 64 * 1024
 TRANSACTION_TIMEOUT_MS: Final = 30_000
 
 Header = tuple[str, bytes | None]
@@ -58,6 +64,7 @@ class Relay:
         self._wake = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
         self._transactional_id: str | None = f"{settings.consumer_group}-relay"
+        self._letter_bytes = MAX_LETTER_BYTES
         self.last_step_at: datetime | None = None
 
     def wake(self) -> None:
@@ -72,8 +79,10 @@ class Relay:
                 try:
                     sent = await asyncio.wait_for(self.step(), STEP_TIMEOUT_S)
                     backoff.reset()
-                except (Retryable, KafkaError, TimeoutError) as error:
+                except (Retryable, KafkaError, IllegalOperation, TimeoutError) as error:
                     METRICS.relay_errors.inc()
+                    if isinstance(error, MessageSizeTooLargeError):
+                        self._letter_bytes = max(self._letter_bytes // 4, MIN_LETTER_BYTES)
                     log.warning("relay_failed", action="retry",
                                 error=f"{type(error).__name__}: {error}")  # fmt: skip
                     await self._drop_producer()
@@ -93,17 +102,29 @@ class Relay:
                 await self._drop_producer()
                 return 0
             rows = await outbox.oldest(connection, PAGE)
-            letters = await dead_letters.unpublished(connection, PAGE)
+            letters = await dead_letters.unpublished(connection, LETTERS)
         self.last_step_at = datetime.now(UTC)
         if not rows and not letters:
             return 0
-        sent = await self._send(rows, letters)
+        renewal = asyncio.create_task(self._renew_lease(), name="relay lease")
+        try:
+            sent = await self._send(rows, letters)
+        finally:
+            renewal.cancel()
         async with acquired(self._pool) as connection:
             if rows:
                 await outbox.delete_sent(connection, rows)
             if letters:
                 await dead_letters.mark_published(connection, letters)
         return sent
+
+    async def _renew_lease(self) -> None:
+        """A page may take longer than the lease lasts; whoever holds it goes on holding it."""
+        while True:
+            await asyncio.sleep(LEASE_RENEWAL_S)
+            with suppress(Retryable):
+                async with acquired(self._pool) as connection:
+                    await leases.take(connection, LEASE, self._owner, LEASE_TTL)
 
     async def stop(self) -> None:
         """Let go of the producer and the lease, so that another worker takes over at once."""
@@ -124,11 +145,9 @@ class Relay:
                     key = row.message_key.encode()
                     pending.append(await producer.send(topic, body, key, headers=headers))
             for letter in letters:
-                headers = _dead_letter_headers(letter)
+                value, headers = self._letter(letter)
                 topic = settings.topic_dead_letter
-                pending.append(
-                    await producer.send(topic, letter.value, letter.key, headers=headers)
-                )
+                pending.append(await producer.send(topic, value, letter.key, headers=headers))
             # Raises what the broker refused; the transaction is aborted then.
             await asyncio.gather(*pending)
         METRICS.published.labels(settings.topic_level).inc(len(rows))
@@ -146,13 +165,21 @@ class Relay:
         identity = level_message_id(row.message_key, row.revision)
         yield self._settings.topic_level, row.level_body, _headers(row, LEVEL_TYPE, identity)
 
+    def _letter(self, letter: DeadLetterRow) -> tuple[bytes | None, list[Header]]:
+        """Value and headers; a value that the topic does not take stays in the table alone."""
+        headers = _dead_letter_headers(letter)
+        size = len(letter.value or b"")
+        if size <= self._letter_bytes:
+            return letter.value, headers
+        return None, [*headers, ("dlq-value-omitted", str(size).encode())]
+
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:
             producer = self._new_producer()
             try:
                 await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
             except BaseException as error:
-                await producer.stop()
+                await _close(producer)
                 if isinstance(error, TimeoutError) and self._transactional_id is not None:
                     await self._give_up_transactions()
                 raise
@@ -188,16 +215,27 @@ class Relay:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            try:
-                await asyncio.wait_for(producer.stop(), 5.0)
-            except (KafkaError, TimeoutError) as error:
-                log.warning("producer_left", action="relay", error=str(error))
+            await _close(producer)
 
     async def _sleep(self) -> None:
         try:
             await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
         except TimeoutError:
             return
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    """Close a producer; one that cannot get rid of what it holds is cut off."""
+    try:
+        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+    except (KafkaError, TimeoutError) as error:
+        log.warning("producer_cut_off", action="relay", error=f"{type(error).__name__}: {error}")
+        # Else its sender would go on trying for ever.
+        sender = producer._sender  # noqa: SLF001
+        with suppress(KafkaError, TimeoutError):
+            if sender is not None:
+                await asyncio.wait_for(sender.close(), CLOSE_TIMEOUT_S)
+            await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
 
 
 def _headers(row: OutboxRow, kind: str, identity: str) -> list[Header]:

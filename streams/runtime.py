@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
 from db import evaluation, intake, migrate
@@ -38,10 +38,19 @@ log = structlog.get_logger(__name__)
 
 EVALUATORS: Final = 2
 CLAUDE_CONNECTIONS: Final = 3
-STOP_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 5.0
+ADVISORY_TIMEOUT_S: Final = 5.0
 
 Crash = Callable[[BaseException], Coroutine[object, object, None]]
 Ranges = Callable[[Collection[TP]], Awaitable[Mapping[TP, tuple[int, int]]]]
+
+
+class Loop(Protocol):
+    """Something that a worker does all the time."""
+
+    async def run(self, should_stop: Callable[[], bool]) -> None:
+        """Do it until told to stop; an outage only delays it. Anything raised is a defect."""
+        ...
 
 
 class Runtime:
@@ -151,19 +160,19 @@ class Runtime:
         )
         return ClaudeJudge(settings.model)
 
-    def start_loops(self, crash: Crash) -> None:
-        """Start evaluators, relay and classifier. A defect in one of them ends the worker."""
+    def start_loops(self, crash: Crash, *more: Loop) -> None:
+        """Start evaluators, relay, classifier and `more`. A defect in one ends the worker."""
         wakeups = Listener(
             self.settings,
             {Wakeup.DUE: self.wake_evaluators, Wakeup.OUTBOX: self._wake_relay},
         )
-        loops: list[Any] = [*self.evaluators, *self.daily_runs, self.relay, wakeups]
+        loops: list[Loop] = [*self.evaluators, *self.daily_runs, self.relay, wakeups, *more]
         if self.classifier is not None:
             loops.append(self.classifier)
         for loop in loops:
             self._loops.append(asyncio.create_task(self._guard(loop, crash)))
 
-    async def _guard(self, loop: Any, crash: Crash) -> None:
+    async def _guard(self, loop: Loop, crash: Crash) -> None:
         try:
             await loop.run(self._stopping.is_set)
         except asyncio.CancelledError:
@@ -200,6 +209,6 @@ class Runtime:
     async def commit_advisory(self, commit: Callable[[Mapping[TP, int]], Awaitable[None]]) -> None:
         """Tell Kafka how far we are; a failure is only worth a line."""
         try:
-            await asyncio.wait_for(commit(self.lanes.applied), 10.0)
-        except (KafkaError, TimeoutError) as error:
+            await asyncio.wait_for(commit(self.lanes.applied), ADVISORY_TIMEOUT_S)
+        except (KafkaError, ConsumerStoppedError, TimeoutError) as error:
             log.info("advisory_commit_failed", action="commit", error=str(error))

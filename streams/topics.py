@@ -51,7 +51,8 @@ def topics(settings: Settings) -> list[Topic]:
         *(Topic(name, kind, kept) for name, kind in input_topics(settings).items()),
         Topic(settings.topic_level, None, state),
         Topic(settings.topic_change, None, kept),
-        Topic(settings.topic_dead_letter, None, kept),
+        # A record of the largest size that is usual, and the headers that say what is wrong.
+        Topic(settings.topic_dead_letter, None, {**kept, "max.message.bytes": str(2 * 1024**2)}),
     ]
 
 
