@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -10,9 +9,10 @@ import click
 import msgspec
 
 from db import erasures, migrate, offsets
-from db.pool import acquired, open_pool, transaction
+from service.cli.running import connected, with_settings
+from service.cli.times import wire_time
 from service.erasing import Erased
-from service.settings import Settings, load_settings
+from service.settings import Settings
 
 
 @click.command()
@@ -24,7 +24,7 @@ def erase(*, org: str, user: str, as_json: bool) -> None:
 
     Repeating it does no harm. What only time removes is in the receipt.
     """
-    erased = asyncio.run(_erase(load_settings(), org, user))
+    erased = with_settings(lambda settings: _erase(settings, org, user))
     receipt = erased.receipt
     if as_json:
         body = asdict(receipt) | {"remaining": [r._asdict() for r in receipt.remaining]}
@@ -32,7 +32,7 @@ def erase(*, org: str, user: str, as_json: bool) -> None:
         return
     if not erased.was_known:
         click.echo("nothing was known; what was recorded until now is kept out from here on")
-    click.echo(f"erased at {receipt.erased_at.isoformat().replace('+00:00', 'Z')}; removed:")
+    click.echo(f"erased at {wire_time(receipt.erased_at)}; removed:")
     for kind, count in sorted(receipt.removed.items()):
         click.echo(f"  {kind:<24}{count:>8}")
     click.echo("what expires by itself:")
@@ -41,11 +41,9 @@ def erase(*, org: str, user: str, as_json: bool) -> None:
 
 
 async def _erase(settings: Settings, org: str, user: str) -> Erased:
-    pool = await open_pool(settings, purpose="erase", size=1)
-    try:
-        async with acquired(pool) as connection:
-            await migrate.require_current(connection)
-        async with transaction(pool) as connection:
+    async with connected(settings, "erase") as connection:
+        await migrate.require_current(connection)
+        async with connection.transaction():
             return await erasures.erase(
                 connection,
                 org_id=org,
@@ -53,5 +51,3 @@ async def _erase(settings: Settings, org: str, user: str) -> Erased:
                 erased_at=await offsets.read_now(connection),
                 memory=timedelta(days=settings.erasure_memory_days),
             )
-    finally:
-        pool.terminate()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 import click
 import msgspec
@@ -20,31 +18,14 @@ from db.pool import acquired, open_pool
 from db.recomputing import Line, Recomputing, Total
 from db.scope import Scope
 from service.cli.judges import judge_for
-from service.events import parse_instant
+from service.cli.running import with_settings
+from service.cli.times import Instant, wire_time
 from service.levels import Level
-from service.settings import Settings, load_settings
+from service.settings import Settings
 
 LIMITS = {"transaction_timeout": "120s", "statement_timeout": "110s"}
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Instant(click.ParamType):
-    """RFC 3339 with an offset, as on the wire."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """The instant in UTC."""
-        try:
-            instant = parse_instant(value)
-        except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
-        if instant.tzinfo is None:
-            self.fail(f"{value!r} has no offset: write 2026-03-01T00:00:00Z", param, ctx)
-        return instant
 
 
 @click.command()
@@ -68,19 +49,20 @@ def recompute(
     status: bool,
 ) -> None:
     """Evaluate the members who are due, or with --force everybody in scope."""
-    settings = load_settings()
     if status:
         if org or member or as_of or dry_run or force:
             raise click.UsageError("--status goes with --json only")
         from service.cli.recompute_status import show_status
 
-        asyncio.run(show_status(settings, as_json=as_json))
+        with_settings(lambda settings: show_status(settings, as_json=as_json))
         return
     within = Scope(org, member)
     if as_of is not None:
-        asyncio.run(_look_back(settings, within, as_of, as_json=as_json))
+        with_settings(lambda settings: _look_back(settings, within, as_of, as_json=as_json))
     else:
-        asyncio.run(_now(settings, within, force=force, dry_run=dry_run, as_json=as_json))
+        with_settings(
+            lambda settings: _now(settings, within, force=force, dry_run=dry_run, as_json=as_json)
+        )
 
 
 @asynccontextmanager
@@ -106,7 +88,9 @@ async def _look_back(settings: Settings, within: Scope, as_of: datetime, *, as_j
     async with opened(settings) as recomputing:
         counts = await _print(recomputing.look_back(within, as_of), as_json=as_json)
     if not as_json:
-        _summarise(f"at {_text(as_of)}, by the rules, without overrides; nothing written", counts)
+        _summarise(
+            f"at {wire_time(as_of)}, by the rules, without overrides; nothing written", counts
+        )
 
 
 async def _now(
@@ -119,9 +103,9 @@ async def _now(
     if as_json:
         return
     if total is None:
-        _summarise(f"at {_text(now)}; nothing written", counts)
+        _summarise(f"at {wire_time(now)}; nothing written", counts)
     else:
-        _summarise(f"at {_text(now)}: {_sentence(total)}", counts)
+        _summarise(f"at {wire_time(now)}: {_sentence(total)}", counts)
 
 
 async def _print(pages: AsyncIterator[list[Line]], *, as_json: bool) -> Counter[Level | None]:
@@ -146,7 +130,3 @@ def _sentence(total: Total) -> str:
     changes = sum(total.changes.values())
     held = f", {total.held} left to the workers that hold them" if total.held else ""
     return f"{total.evaluated} evaluated, {changes} changes of level{held}"
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

@@ -6,10 +6,10 @@ import click
 import msgspec
 
 from db import migrate, run_pages, runs
-from db.pool import acquired, open_pool
 from db.run_pages import MAX_ATTEMPTS, Failure
 from db.runs import RunStatus
 from service.cli.output import instant, shown
+from service.cli.running import connected
 from service.settings import Settings
 
 RUNS = 10
@@ -21,14 +21,10 @@ SUMMARY = (
 
 async def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print them; nothing is changed."""
-    pool = await open_pool(settings, purpose="status", size=1)
-    try:
-        async with acquired(pool) as connection:
-            await migrate.require_current(connection)
-            latest = await runs.latest(connection, RUNS)
-            failures = await run_pages.failures(connection, latest[0].slot) if latest else {}
-    finally:
-        pool.terminate()
+    async with connected(settings, "status") as connection:
+        await migrate.require_current(connection)
+        latest = await runs.latest(connection, RUNS)
+        failures = await run_pages.failures(connection, latest[0].slot) if latest else {}
     if as_json:
         for run in latest:
             click.echo(msgspec.json.encode(run._asdict()).decode())
