@@ -24,7 +24,7 @@ from db import claude_usage, verdict_queue, verdicts
 from db.claude_usage import Limits
 from db.migrate import migrate
 from db.pool import Pool, acquired, open_pool, transaction
-from service.classifier.asking import Usage
+from service.classifier.asking import Failure, Usage
 from service.classifier.claude import Claude
 from service.classifier.judging import Lookup, judge, question_for
 from service.classifier.prices import cost_usd
@@ -266,7 +266,8 @@ def _report(
     waiting: int,
     seconds: float,
 ) -> dict[str, Any]:
-    answered = max(1, totals.agreed + totals.differed + sum(totals.fallbacks.values()))
+    unanswered = sum(totals.fallbacks.get(failure.value, 0) for failure in Failure)
+    answered = max(1, totals.calls - unanswered)
     mean = Usage(totals.input_tokens // answered, totals.output_tokens // answered)
     plain_calls = simulation.member_days
     plain_cost = cost_usd(model, mean) * plain_calls
