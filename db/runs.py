@@ -85,6 +85,23 @@ CROSS JOIN LATERAL (
 WHERE r.job = $1 ORDER BY r.slot DESC LIMIT $2"""
 
 
+SELECT_GAUGES: Final = """
+SELECT r.slot,
+       (SELECT count(*) FROM batch_page p
+        WHERE p.job = $1 AND p.slot = r.slot AND p.done_at IS NULL),
+       (SELECT count(*) FROM engagement e WHERE e.override_level IS NOT NULL
+          AND (e.override_expires_at IS NULL OR e.override_expires_at > engagement_now()))
+FROM (SELECT max(slot) AS slot FROM batch_run WHERE job = $1) r"""
+
+
+class Gauges(NamedTuple):
+    """For metrics: the latest slot, its pages that are not done, overrides in effect."""
+
+    slot: datetime | None
+    open_pages: int
+    overrides: int
+
+
 class RunStatus(NamedTuple):
     """One run and how far it is; the counts of pages and chunks are those that are left."""
 
@@ -135,3 +152,10 @@ async def latest(connection: Connection, limit: int) -> list[RunStatus]:
     """The latest runs, newest first."""
     rows = await connection.fetch(SELECT_RUNS, JOB, limit)
     return [RunStatus(*row)._replace(summary=json.loads(row[4])) for row in rows]
+
+
+async def gauges(connection: Connection) -> Gauges:
+    """What the metrics tell of runs and overrides."""
+    row = await connection.fetchrow(SELECT_GAUGES, JOB)
+    assert row is not None
+    return Gauges(*row)

@@ -11,7 +11,8 @@ from typing import Any, Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from db import due, outbox
+from db import due, outbox, runs
+from db.housekeeping import housekeep_once
 from db.pool import acquired
 from service.errors import Retryable
 from service.metrics import METRICS
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 ADVISORY_COMMIT_S: Final = 5.0
 GAUGES_S: Final = 5.0
 RESUME_CHECK_S: Final = 2.0
+HOUSEKEEPING_S: Final = 60.0
 
 
 def declare(app: Any) -> None:
@@ -38,6 +40,10 @@ def declare(app: Any) -> None:
     async def resumed_partitions() -> None:
         await quietly(app.lanes.reclaim_resumed)
 
+    @app.timer(interval=HOUSEKEEPING_S, name="housekeeping")
+    async def housekeeping() -> None:
+        await quietly(lambda: housekeep(app))
+
 
 async def quietly(work: Callable[[], Awaitable[object]]) -> None:
     """Do it; an outage is only worth a line, since the next tick tries again."""
@@ -53,13 +59,25 @@ async def measure(app: Any) -> None:
     async with acquired(runtime.work_pool) as connection:
         marks = await due.backlog(connection)
         rows, age_s = await outbox.backlog(connection)
+        daily = await runs.gauges(connection)
     METRICS.due_members.set(marks.marks)
     METRICS.due_age_seconds.set(marks.oldest_age_s)
     METRICS.outbox_rows.set(rows)
     METRICS.outbox_age_seconds.set(age_s)
+    METRICS.recompute_open_pages.set(daily.open_pages)
+    METRICS.overrides_active.set(daily.overrides)
+    if daily.slot is not None:
+        METRICS.recompute_slot.set(daily.slot.timestamp())
     METRICS.partitions_stopped.set(len(app.lanes.stopped))
     METRICS.partitions_unclaimed.set(app.lanes.unclaimed)
     for tp, applied in app.lanes.applied.items():
         end = app.consumer.highwater(tp)
         if end is not None:
             METRICS.lag.labels(tp.topic, str(tp.partition)).set(max(0, end - applied))
+
+
+async def housekeep(app: Any) -> None:
+    """Remove what has served its time."""
+    runtime = app.runtime
+    for table, count in (await housekeep_once(runtime.work_pool, runtime.owner)).items():
+        METRICS.housekept.labels(table).inc(count)
