@@ -15,7 +15,6 @@ from db import due, evaluation, offsets
 from db.evaluation import CaseReader, MemberCase, OrganizationState
 from db.pool import Connection
 from db.results import Result, write_results
-from service.classifier.judging import allowed_until
 from service.classifier.templates import MODEL_VERSION, override_texts, rules_texts
 from service.evaluation import Evaluation, evaluate
 from service.messages import message_of
@@ -227,11 +226,6 @@ def decide(
         for publication in outcome.publications
     ]
     due_at = wake_at(member.case, evaluated, outcome.standing)
-    judgement = opinion.judgement
-    if judgement is not None and judgement.source is Source.CLAUDE:
-        # Time alone may end what the guard allows, though the rules say nothing new.
-        until = allowed_until(judgement.level, evaluated, thresholds)
-        due_at = min((at for at in (due_at, until) if at is not None), default=None)
     return Result(member, evaluated, outcome, messages, due_at)
 
 
