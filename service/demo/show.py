@@ -20,6 +20,7 @@ from service import logs
 from service.demo import admin_pages
 from service.demo.checking import Report, check
 from service.demo.children import Children
+from service.demo.fake_claude import FakeClaude
 from service.demo.feeding import TRICKLE_PER_S, Feeder
 from service.demo.local import folders, servers
 from service.demo.local.ports import free_port
@@ -48,6 +49,7 @@ class Options:
 
     check: bool = False
     keep: bool = False
+    claude: bool = False
     organisations: int = 3
     members: int = 5_000
     days: int = 400
@@ -66,7 +68,7 @@ def show(options: Options) -> int:
         shown.say("starting Kafka and PostgreSQL, unless they are given")
         data = folders.data_folder() if options.keep else None
         parts = stack.enter_context(servers(os.environ, data))
-        environment = _environment(parts)
+        environment = _environment(parts) | _classifier(options, stack, shown)
         settings = load_settings(environment)
         children = stack.enter_context(Children(environment))
         log = stack.enter_context(children.log("demo").open("w", encoding="utf-8"))
@@ -210,6 +212,19 @@ async def _opened(settings: Settings) -> AsyncIterator[Pool]:
         yield pool
     finally:
         pool.terminate()
+
+
+def _classifier(options: Options, stack: ExitStack, shown: Display) -> dict[str, str]:
+    """Who classifies: the rules, Claude, or its stand-in where there is no key."""
+    if not options.claude:
+        return {"ENGAGEMENT_CLASSIFIER": "rules"}
+    if key := os.environ.get("ANTHROPIC_API_KEY"):
+        shown.say("Claude explains, with the key that is set; calls cost money")
+        base_url = os.environ.get("ANTHROPIC_BASE_URL")
+        return {"ANTHROPIC_API_KEY": key} | ({"ANTHROPIC_BASE_URL": base_url} if base_url else {})
+    fake = stack.enter_context(FakeClaude())
+    shown.say("a stand-in for Claude explains, since no ANTHROPIC_API_KEY is set")
+    return {"ANTHROPIC_API_KEY": "stand-in", "ANTHROPIC_BASE_URL": fake.base_url}
 
 
 def _environment(parts: Servers) -> dict[str, str]:
