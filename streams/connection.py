@@ -7,9 +7,16 @@ import ssl
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import CoordinatorNotAvailableError, KafkaError
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    CoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+)
 
-from service.errors import Retryable, SettingsError
+from service.errors import NotReady, Retryable, SettingsError
 from service.settings import Settings
 
 COORDINATOR_LOOKS: Final = 5
@@ -95,6 +102,24 @@ def away(error: Exception) -> Retryable:
     text = str(error)
     name = type(error).__name__
     return Retryable(f"broker: {text if text.startswith(name) else f'{name}: {text}'}")
+
+
+async def reason(settings: Settings, error: Exception) -> Retryable:
+    """`away`, but with what the brokers say to a single connection: the clients keep it secret."""
+    if not isinstance(error, KafkaConnectionError):
+        return away(error)
+    arguments = client_arguments(settings)
+    host, port, _ = collect_hosts(arguments.pop("bootstrap_servers"), randomize=False)[0]
+    try:
+        connection = await create_conn(host, port, request_timeout_ms=5_000, **arguments)
+    except (SaslAuthenticationFailed, AuthenticationFailedError) as cause:
+        return NotReady(f"{away(cause)}: check ENGAGEMENT_KAFKA_SASL_USERNAME and its password")
+    except ssl.SSLError as cause:
+        return NotReady(f"{away(cause)}: check the ENGAGEMENT_KAFKA_SSL_* settings")
+    except (KafkaError, OSError, TimeoutError) as cause:
+        return away(cause)
+    connection.close()
+    return away(error)
 
 
 def _refuse_plaintext(settings: Settings) -> None:

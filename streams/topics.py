@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from service.errors import InvalidInput, NotReady, Retryable
 from service.events import InputKind
 from service.settings import Settings
-from streams.connection import away, client_arguments
+from streams.connection import away, client_arguments, reason
 
 DAY_MS: Final = 86_400_000
 REQUEST_TIMEOUT_MS: Final = 15_000
@@ -152,6 +152,7 @@ class _Admin:
     """An admin client for the length of a block, with errors translated."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._arguments = client_arguments(settings)
         self._client: AIOKafkaAdminClient | None = None
 
@@ -161,7 +162,7 @@ class _Admin:
             await self._client.start()
         except (KafkaError, OSError) as error:
             await self._client.close()
-            raise away(error) from error
+            raise await reason(self._settings, error) from error
         return self._client
 
     async def __aexit__(self, _type: object, error: BaseException | None, _tb: object) -> None:
