@@ -27,10 +27,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
-from confluent_kafka.admin import (
-    AdminClient,
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._scram import (
     ScramCredentialInfo,
     ScramMechanism,
+    UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
 
@@ -136,7 +137,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalKafka
 def give_passwords(cluster: LocalKafka) -> None:
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 8192)
-    wanted = [
+    wanted: list[UserScramCredentialAlteration] = [
         UserScramCredentialUpsertion(user, scram, PASSWORD.encode(), secrets.token_bytes(16))
         for user in USERS
     ]
