@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,20 +140,28 @@ class Community:
         await self.execute(CLOCK.format(seconds=-days_ago * 86_400))
 
     async def evaluate(self, users: Sequence[tuple[str, str]] | None = None) -> None:
-        """Evaluate these (organisation, user), by default everybody."""
+        """Evaluate these (organisation, user), by default everybody, because facts have come."""
         chosen = self.members if users is None else {u: self.members[u] for u in users}
-        async with self.connection.transaction():
-            await self._evaluating.evaluate_members(
-                self.connection, {member_id: {"signals"} for member_id in chosen.values()}
-            )
+        await self._evaluate({number: {"signals"} for number in chosen.values()})
 
     async def live_through(self, days: Sequence[float]) -> None:
         """Evaluate everybody at each of these times (days ago), oldest first, then now."""
-        for days_ago in sorted(days, reverse=True):
+        before = 10_000.0
+        for days_ago in [*sorted(days, reverse=True), 0.0]:
             await self.set_clock(days_ago=days_ago)
-            await self.evaluate()
-        await self.set_clock(days_ago=0)
-        await self.evaluate()
+            active = await self.connection.fetch(
+                "SELECT DISTINCT member_id FROM attendance_fact"
+                " WHERE occurred_at > $1 AND occurred_at <= $2",
+                ago(before), ago(days_ago),
+            )  # fmt: skip
+            causes: dict[int, set[str]] = {number: set() for number in self.members.values()}
+            causes |= {row["member_id"]: {"signals"} for row in active}
+            await self._evaluate(causes)
+            before = days_ago
+
+    async def _evaluate(self, causes: Mapping[int, set[str]]) -> None:
+        async with self.connection.transaction():
+            await self._evaluating.evaluate_members(self.connection, causes)
 
 
 def ago(days: float) -> datetime:
@@ -161,9 +169,10 @@ def ago(days: float) -> datetime:
     return datetime.now(UTC) - timedelta(days=days)
 
 
-async def settle(dsn: str) -> Community:
-    """Everybody whom the tests speak of."""
+async def settle(dsn: str, *, begin_days_ago: float = 0) -> Community:
+    """Everybody whom the tests speak of, evaluated for the first time so many days ago."""
     community = await Community.at(dsn)
+    await community.set_clock(days_ago=begin_days_ago)
     await community.organization(ORG, "Riverside Makers")
     await community.organization(OTHER_ORG, "Hillside Singers")
     await community.organization(SUSPENDED_ORG, "Sleepers", "suspended")

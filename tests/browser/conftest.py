@@ -10,9 +10,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
@@ -89,9 +91,9 @@ async def stack(
     """The whole service, with a community that has a year behind it."""
     prefix = f"pages-{secrets.token_hex(4)}."
     async with cloned_database(postgres_server, template_database) as dsn:
-        community = await settle(dsn)
+        community = await settle(dsn, begin_days_ago=330)
         await populate(community, 60)
-        await community.live_through([120, 90, 60, *range(45, 0, -3)])
+        await community.live_through([*range(330, 45, -30), *range(45, 0, -3)])
         topics = {
             f"ENGAGEMENT_TOPIC_{name}": f"{prefix}{name.lower().replace('_', '-')}"
             for name in TOPICS
@@ -105,9 +107,28 @@ async def stack(
         }
         try:
             async with api_process(dsn, **more) as api, worker_process(api.environment):
+                await set_overrides(api, community)
                 yield Stack(api, community, dsn)
         finally:
             await community.connection.close()
+
+
+async def set_overrides(api: ApiProcess, community: Community) -> None:
+    """A few, so that the pages have something to show."""
+    headers = {"Authorization": f"Bearer {api.token(ADMIN)}"}
+    chosen = [user for org, user in community.members if org == ORG and "." in user][5:45:13]
+    async with httpx2.AsyncClient(base_url=api.address, headers=headers) as client:
+        for number, user in enumerate(chosen):
+            expires_at = datetime.now(UTC) + timedelta(days=9 + 5 * number)
+            response = await client.put(
+                f"/v1/orgs/{ORG}/members/{user}/override",
+                json={
+                    "level": "highly_engaged",
+                    "notes": "Builds the stage for every concert and never signs in at the door.",
+                    "expires_at": expires_at.isoformat(),
+                },
+            )
+            assert response.status_code in (200, 409), response.text
 
 
 def _free_port() -> int:

@@ -70,9 +70,8 @@ async def test_override_with_expiry_from_click_to_topic_and_back(visitor: Visito
     until = datetime.now(UTC) + timedelta(seconds=15)
     await page.get_by_label("Highly engaged").check()
     preview = page.locator("#override-preview")
-    await expect(preview.locator(".move")).to_have_text(
-        re.compile(r"New.*Highly engaged", re.DOTALL)
-    )
+    moved = re.compile(r"New.*Highly engaged", re.DOTALL)
+    await expect(preview.locator(".move")).to_have_text(moved)
     await set_override(page, "Highly engaged", "Speaks at the spring fair", until)
     await expect(page.locator("#now .lead .badge").first).to_have_text("Highly engaged")
     await expect(page.locator("#now")).to_contain_text("Ada Admin")

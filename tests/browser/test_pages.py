@@ -27,8 +27,10 @@ PAGES = {
     "members-filtered": "/members?level=at_risk&level=inactive&sort=due",
     "members-empty": "/members?q=nobody-at-all",
     "member": f"/members/{MEMBER}",
+    "member-overridden": "/members?override=true",
     "member-left": f"/members/{LEFT}",
     "thresholds": "/thresholds",
+    "thresholds-preview": "/thresholds",
 }
 LOOKS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": DESKTOP},
@@ -44,6 +46,11 @@ SCREENSHOTS = os.environ.get("TEST_SCREENSHOTS")
 async def test_page(stack: Stack, browser: Browser, name: str, look: str) -> None:
     async with visiting(stack, browser, **LOOKS[look]) as visitor:
         page = await visitor.open(PAGES[name])
+        if name == "member-overridden":
+            await page.locator("#members tbody th a").first.click()
+        if name == "thresholds-preview":
+            await page.get_by_label("Events for “Highly engaged”").fill("6")
+            await expect(page.locator("#preview .lead")).to_contain_text("would move")
         await expect(page.locator("h1")).to_be_visible()
         assert await visitor.violations() == []
         wide = await page.evaluate(

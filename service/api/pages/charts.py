@@ -123,7 +123,8 @@ TIMELINE_HEIGHT: Final = 168
 TIMELINE_BACK: Final = timedelta(days=365)
 _AHEAD: Final = timedelta(days=30)
 _MAX_AHEAD: Final = timedelta(days=200)
-_LABELLED_WIDTH: Final = 70
+_LETTER_WIDTH: Final = 8.5
+_LABEL_MARGIN: Final = 16
 
 
 class Band(NamedTuple):
@@ -198,7 +199,9 @@ def _bands(
         begin = max(at, start)
         if level is not None and begin < until:
             left, right = x(begin), x(until)
-            label = words.LEVELS[level] if right - left >= _LABELLED_WIDTH else ""
+            label = words.LEVELS[level]
+            if right - left < len(label) * _LETTER_WIDTH + _LABEL_MARGIN:
+                label = ""
             bands.append(Band(level, left, round(right - left, 2), label))
         until = min(until, at)
         if at <= start:
