@@ -1,4 +1,4 @@
-"""The front door of all benchmarks: `./run bench NAME [--json FILE] [--quick] [--OPTION VALUE]`.
+"""The front door of all benchmarks: `./run bench NAME [--json FILE] [--quick]`.
 
 A benchmark is a module of this package with
 
@@ -21,7 +21,7 @@ from typing import Any
 HERE = Path(__file__).parent
 PACKAGE = "tests.bench"
 FIXED = ("json_path", "quick")
-FLAGS = ("quick", "help")
+FLAGS = ("quick", "help", "write_docs")
 
 
 class WrongUse(Exception):
@@ -45,6 +45,7 @@ def usage() -> str:
         f"  NAME    {', '.join(names())}\n"
         "  --json  also write the figures to a file\n"
         "  --quick small sizes: whether it runs, not how fast\n"
+        "  --write-docs  keep the figures in docs/performance/ and write the pages there anew\n"
         "  ./run bench NAME --help lists the options of one\n"
     )
 
@@ -103,11 +104,15 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     json_path = Path(given.pop("json")) if given.get("json") else None
     quick = given.pop("quick", None) is not None
-    _finish(name, main(json_path, quick, **options_of(main, given)), json_path)
+    for_docs = given.pop("write_docs", None) is not None
+    if quick and for_docs:
+        raise WrongUse("a quick run's figures are not for the docs")
+    _finish(name, main(json_path, quick, **options_of(main, given)), json_path, for_docs=for_docs)
     return 0
 
 
-def _finish(name: str, result: dict[str, Any], json_path: Path | None) -> None:
+def _finish(name: str, result: dict[str, Any], json_path: Path | None, *, for_docs: bool) -> None:
+    from tests.bench import pages
     from tests.bench.ground import report
 
     if "metrics" not in result:
@@ -115,6 +120,8 @@ def _finish(name: str, result: dict[str, Any], json_path: Path | None) -> None:
     report.show(result)
     if json_path is not None:
         report.write(json_path, result)
+    if for_docs:
+        pages.write(name, result)
 
 
 def _explain(name: str, main: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -108,7 +109,7 @@ def peer(ground: Ground, backlog: Backlog, what: Peer) -> Contender:
             used = ground.cpu_seconds() - before
         finally:
             if ground.keeper.running(name):
-                ground.keeper.signal(name, 9)
+                ground.keeper.signal(name, signal.SIGKILL)
             await asyncio.to_thread(ground.keeper.wait, name, 20.0)
         connection = await asyncpg.connect(url)
         try:

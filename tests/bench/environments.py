@@ -57,6 +57,6 @@ def _run(*arguments: str) -> None:
 def version_in(name: str, package: str) -> str:
     """The version that a peer's lock pins."""
     for line in (LOCKS / f"{name}.lock").read_text("utf-8").splitlines():
-        if line.startswith(f"{package}==") or line.startswith(f"{package}["):
+        if line.startswith((f"{package}==", f"{package}[")):
             return line.split("==", 1)[1].split(" ", 1)[0]
     raise LookupError(f"{package} is not in {name}.lock")

@@ -36,8 +36,9 @@ def main(
         for name in rounds[0]
     ]
     notes = [
-        f"{FACTS_PER_MEMBER} facts each. First results: every member gets history, a level record "
-        "and a change. Again: nothing has changed, nothing is published."
+        f"{FACTS_PER_MEMBER} facts each.",
+        "First: every member gets history, a level record and a change.",
+        "Again: nothing has changed and nothing is published.",
     ]
     columns = ("figure", "median", "least", "most")
     table = report.table(f"evaluate: {count:,} members", columns, rows, notes)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.demo.input_record import InputRecord
 from tests.bench.ground import progress, report
-from tests.bench.ground.backlog import PARTITIONS, Backlog, produce
+from tests.bench.ground.backlog import produce
 from tests.bench.ground.latencies import measure
-from tests.bench.ground.ledger import ACTIVE_MEMBERS, Ledger, build, new_records
+from tests.bench.ground.ledger import ACTIVE_MEMBERS, Built, Ledger, build, new_records
 from tests.bench.ground.rounds import Figures, alternate, spread
 from tests.bench.ground.servers import Ground, ground
 from tests.bench.ground.worker import Deployment
@@ -32,7 +33,7 @@ LEDGERS = {
 }
 
 
-def main(  # noqa: PLR0913 - one parameter for each option of the command line
+def main(
     json_path: Path | None = None,
     quick: bool = False,
     *,
@@ -40,90 +41,83 @@ def main(  # noqa: PLR0913 - one parameter for each option of the command line
     repetitions: int | None = None,
     seconds: float | None = None,
     scale: int | None = None,
+    ends: bool = False,
 ) -> dict[str, Any]:
-    """`--scale N` makes the ledgers N times smaller. `--records` is the backlog on top of each."""
+    """`--scale N` makes the ledgers N times smaller. `--records` is the backlog on top of each.
+
+    `--ends` takes the smallest and the largest ledger only.
+    """
     smaller = scale or (QUICK_SCALE if quick else 1)
     count = records or (20_000 if quick else 300_000)
     length_s = seconds or (2.0 if quick else 20.0)
     ledgers = {
         name: Ledger(each.facts // smaller, each.organisations, each.one_large)
         for name, each in LEDGERS.items()
+        if name in (SMALLEST, LARGEST) or not ends
     }
-    results = asyncio.run(_run(ledgers, count, length_s, repetitions or (1 if quick else 3)))
-    return report.report(
-        "growth",
-        {"growth.rate_10m_vs_100k": _ratio(results, LARGEST), "growth.all_active_vs_100k": _ratio(
-            results, EVERYBODY)},
-        tables=[_table(results, smaller, count)],
-    )
+    results, built = asyncio.run(_run(ledgers, count, length_s, repetitions or (1 if quick else 3)))
+    metrics = {
+        "growth.rate_10m_vs_100k": _ratio(results, LARGEST),
+        "growth.bytes_per_fact": built[ledgers[LARGEST]].fact_bytes,
+        "growth.bytes_per_member": built[ledgers[LARGEST]].member_bytes,
+    }
+    if EVERYBODY in results:
+        metrics["growth.all_active_vs_100k"] = _ratio(results, EVERYBODY)
+    return report.report("growth", metrics, tables=[_table(results, smaller, count)])
 
 
 async def _run(
     ledgers: Mapping[str, Ledger], count: int, seconds: float, repetitions: int
-) -> dict[str, list[Figures]]:
+) -> tuple[dict[str, list[Figures]], dict[Ledger, Built]]:
     with ground() as servers:
-        built: dict[Ledger, str] = {}
+        built: dict[Ledger, Built] = {}
         contenders = {}
         for name, ledger in ledgers.items():
             if ledger not in built:
                 report.say(f"building {name}: {ledger.members:,} members, every one evaluated")
                 built[ledger] = await build(servers, ledger)
             active = ledger.members if name == EVERYBODY else ACTIVE_MEMBERS
-            backlog = await _backlog(servers, ledger, count, active)
-            contenders[name] = _contender(servers, built[ledger], backlog, seconds)
+            records = list(new_records(ledger, count, active))
+            contenders[name] = _contender(servers, built[ledger].database, records, seconds)
         results = await alternate(contenders, repetitions, report.say)
-        for template in built.values():
-            await servers.drop_database(template)
-        return results
+        for each in built.values():
+            await servers.drop_database(each.database)
+        return results, built
 
 
-async def _backlog(servers: Ground, ledger: Ledger, count: int, active: int) -> Backlog:
-    topic = servers.fresh("backlog")
-    await servers.new_topic(topic, PARTITIONS)
-    facts = await asyncio.to_thread(
-        produce, servers.bootstrap, topic, new_records(ledger, count, active)
-    )
-    return Backlog(topic, count, ledger.members, facts)
-
-
-def _contender(servers: Ground, template: str, backlog: Backlog, seconds: float) -> Any:
+def _contender(
+    servers: Ground, template: str, records: list[InputRecord], seconds: float
+) -> Callable[[int], Awaitable[Figures]]:
     async def run(_: int) -> Figures:
-        async with Deployment(
-            servers, servers.fresh("growth"), attendance_topic=backlog.topic, template=template
-        ) as deployment:
+        async with Deployment(servers, servers.fresh("growth"), template=template) as deployment:
+            topic = deployment.settings.topic_attendance
+            await asyncio.to_thread(produce, servers.bootstrap, topic, records)
             before = servers.cpu_seconds()
             worker = await deployment.start_worker()
             samples = await progress.watch_intake(
-                deployment, backlog.topic, backlog.records, timeout_s=TIMEOUT_S
+                deployment, topic, len(records), timeout_s=TIMEOUT_S
             )
             worker_s = worker.cpu_seconds()
             used = servers.cpu_seconds() - before
             await progress.watch_settling(deployment, timeout_s=TIMEOUT_S)
-        latencies = await _latency(servers, template, seconds)
-        return {
-            "records_s": progress.rate(samples),
-            "worker_cpu_s": worker_s,
-            "database_cpu_s": used.database,
-            **latencies,
-        }
+            known = int(RATE * seconds)
+            latencies = await measure(
+                deployment,
+                rate=RATE,
+                seconds=seconds,
+                warm_up_s=seconds / 5,
+                members=max(1, known // 5),
+                known=known,
+            )
+            return {
+                "records_s": progress.rate(samples),
+                "worker_cpu_s": worker_s,
+                "database_cpu_s": used.database,
+                "p50_ms": latencies.p50_ms,
+                "p99_ms": latencies.p99_ms,
+            }
 
     return run
-
-
-async def _latency(servers: Ground, template: str, seconds: float) -> dict[str, float]:
-    async with Deployment(servers, servers.fresh("growth"), template=template) as deployment:
-        await deployment.start_worker()
-        await progress.watch_claims(deployment)
-        known = int(RATE * seconds)
-        found = await measure(
-            deployment,
-            rate=RATE,
-            seconds=seconds,
-            warm_up_s=seconds / 5,
-            members=max(1, known // 5),
-            known=known,
-        )
-        return {"p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
 
 
 def _ratio(results: Mapping[str, list[Figures]], name: str) -> float:
@@ -146,8 +140,8 @@ def _table(results: Mapping[str, list[Figures]], smaller: int, count: int) -> di
     columns = ("in the database before", "records/s", "least to most", "worker CPU us/record",
                "database CPU us/record", "p50 ms", "p99 ms")  # fmt: skip
     notes = [
-        f"A backlog of {count:,} records about members who are there already, {ACTIVE_MEMBERS:,} "
-        "of them unless it says otherwise.",
+        f"A backlog of {count:,} records about members who are there already.",
+        f"They are about {ACTIVE_MEMBERS:,} members unless it says otherwise.",
         f"Latency at {RATE:,.0f} records/s from then on, as in `latency`.",
     ]
     if smaller > 1:

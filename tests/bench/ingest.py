@@ -60,7 +60,7 @@ def peers() -> dict[str, Peer]:
 PYTHON_PEERS = ("plain-faust", "faust-16-actors", "faust-take", "quix", "faststream")
 
 
-def main(  # noqa: PLR0913 - one parameter for each option of the command line
+def main(
     json_path: Path | None = None,
     quick: bool = False,
     *,

@@ -48,10 +48,10 @@ def main(
     ]
     columns = ("rate", "probes", "p50 ms", "p95 ms", "p99 ms", "max ms", "producer late ms")
     notes = [
-        f"{PROBE_SHARE:.0%} of the records are first records of new people: one change each. "
+        f"{PROBE_SHARE:.0%} of the records are first records of new people: one change each.",
         "The others are about known members: a new level record each, a change now and then.",
-        f"The second rate is {SHARE_OF_MAXIMUM:.0%} of what one worker takes from a backlog; the "
-        "producer shares the machine.",
+        f"The second rate is {SHARE_OF_MAXIMUM:.0%} of what one worker takes from a backlog.",
+        "The producer shares the machine.",
     ]
     table = report.table("latency: record sent to change on its topic", columns, rows, notes)
     return report.report("latency", metrics, tables=[table])
@@ -63,7 +63,8 @@ async def _run(
     with ground() as servers:
         most = maximum or await _maximum(servers, count)
         report.say(f"one worker takes {most:,.0f} records/s from a backlog")
-        steady, busy = [], []
+        steady: Runs = []
+        busy: Runs = []
         for number in range(repetitions):
             for rate, runs in ((RATE, steady), (SHARE_OF_MAXIMUM * most, busy)):
                 runs.append(await _one(servers, rate, seconds, known))

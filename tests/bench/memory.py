@@ -45,8 +45,9 @@ def main(
         for sample in (*tenths, warm[-1])
     ]
     notes = [
-        f"The peak is the kernel's: {peak_mb:,.0f} MB. After the first fifth of the time, the "
-        f"median of the first third is {early:,.0f} MB and of the last {late:,.0f} MB.",
+        f"The peak is the kernel's: {peak_mb:,.0f} MB.",
+        f"After the first fifth of the time, the first third is at {early:,.0f} MB (median),",
+        f"the last third at {late:,.0f} MB.",
     ]
     table = report.table(f"memory: {count:,} records", ("second", "resident MB"), rows, notes)
     return report.report("memory", metrics, tables=[table])

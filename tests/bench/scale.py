@@ -23,6 +23,7 @@ RECORDS = 600_000
 QUICK_RECORDS = 20_000
 WORKERS = (1, 2, 4)
 TIMEOUT_S = 900.0
+WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 SIDES = ("worker", "broker", "database")
 
 
@@ -40,6 +41,7 @@ def main(
     for side in SIDES:
         for name, rounds in results.items():
             metrics[f"scale.{side}_cpu_s_per_million_{name}w"] = _median(rounds, side)
+    metrics["scale.wal_bytes_per_record"] = _median(results["1"], "wal_bytes")
     return report.report("scale", metrics, tables=[_table(results, count)])
 
 
@@ -47,8 +49,9 @@ async def _run(count: int, repetitions: int) -> dict[str, list[Figures]]:
     records = list(backlogs.records_for(count, max(1, count // backlogs.RECORDS_PER_MEMBER)))
     with ground() as servers:
         contenders = {str(number): _contender(servers, number, records) for number in WORKERS}
-        # A broker that has just started still compiles its code.
-        await _contender(servers, 1, records[: max(1, count // 5)])(0)
+        if repetitions > 1:
+            # A broker that has just started still compiles its code.
+            await _contender(servers, 1, records[: count // 5])(0)
         return await alternate(contenders, repetitions, report.say)
 
 
@@ -59,7 +62,8 @@ def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any
                 await deployment.start_worker()
             await progress.watch_claims(deployment, owners=workers)
             # Starting up is not the point.
-            before = servers.cpu_seconds()
+            connection = await deployment.connect()
+            before, wal_before = servers.cpu_seconds(), await connection.fetchval(WAL)
             workers_before = sum(worker.cpu_seconds() for worker in deployment.workers)
             topic = deployment.settings.topic_attendance
             await asyncio.to_thread(backlogs.produce, servers.bootstrap, topic, records)
@@ -69,7 +73,9 @@ def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any
             worker_s = sum(worker.cpu_seconds() for worker in deployment.workers) - workers_before
             figures = {"worker": worker_s, "broker": used.broker, "database": used.database}
             figures["total"] = sum(figures.values())
-            return {name: value * 1e6 / len(records) for name, value in figures.items()}
+            per_million = {name: value * 1e6 / len(records) for name, value in figures.items()}
+            written = await connection.fetchval(WAL) - wal_before
+            return {**per_million, "wal_bytes": written / len(records)}
 
     return run
 
@@ -89,7 +95,7 @@ def _table(results: Mapping[str, list[Figures]], count: int) -> dict[str, Any]:
         totals = spread([figures["total"] for figures in rounds])
         sides = [f"{_median(rounds, side):,.1f}" for side in SIDES]
         together = [f"{totals.median:,.1f}", f"{totals.least:,.1f} to {totals.most:,.1f}"]
-        rows.append([name, *sides, *together])
-    columns = ("workers", *SIDES, "together", "least to most")
+        rows.append([name, *sides, *together, f"{_median(rounds, 'wal_bytes'):,.0f}"])
+    columns = ("workers", *SIDES, "together", "least to most", "WAL bytes/record")
     notes = ["CPU seconds per million records, evaluating and publishing included."]
     return report.table(f"scale: {count:,} records", columns, rows, notes)

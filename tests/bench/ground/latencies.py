@@ -43,7 +43,7 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def measure(  # noqa: PLR0913 - what is sent
+async def measure(
     deployment: Deployment,
     *,
     rate: float,
@@ -86,12 +86,14 @@ async def measure(  # noqa: PLR0913 - what is sent
 
 async def _make_known(deployment: Deployment, known: int, total: int, members: int) -> None:
     settings = deployment.settings
+    before = await progress.applied(deployment, settings.topic_attendance)
     records = itertools.islice(records_for(total, members), known)
     await asyncio.to_thread(
         produce, settings.kafka_bootstrap_servers, settings.topic_attendance, records
     )
-    topic = settings.topic_attendance
-    await progress.watch_intake(deployment, topic, known, timeout_s=READY_TIMEOUT_S)
+    await progress.watch_intake(
+        deployment, settings.topic_attendance, before + known, timeout_s=READY_TIMEOUT_S
+    )
     await progress.watch_settling(deployment, timeout_s=READY_TIMEOUT_S)
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import asyncpg
 
@@ -33,6 +34,11 @@ CROSS JOIN LATERAL (SELECT now() - interval '1 day' * (k * 33 + m.member_id % 33
 FILL_ENGAGEMENT = "INSERT INTO engagement (member_id, org_id) SELECT member_id, org_id FROM member"
 MARK_EVERYBODY = "INSERT INTO due_member (member_id, cause) SELECT member_id, 'signals' FROM member"
 
+SIZES = """
+SELECT pg_total_relation_size('attendance_fact'),
+       pg_total_relation_size('member') + pg_total_relation_size('engagement')
+       + pg_total_relation_size('engagement_level_history')"""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -56,8 +62,16 @@ class Ledger:
         return f"org-{organisation:05}", f"user-{number:08}"
 
 
-async def build(ground: Ground, ledger: Ledger) -> str:
-    """A template database with this ledger; every member evaluated by a worker. Gives its name."""
+class Built(NamedTuple):
+    """A template database with a ledger; what its facts and members take on disk, bytes each."""
+
+    database: str
+    fact_bytes: float
+    member_bytes: float
+
+
+async def build(ground: Ground, ledger: Ledger) -> Built:
+    """Make a template database with this ledger, every member evaluated by a worker."""
     name = ground.fresh("ledger")
     deployment = Deployment(ground, name, keep_database=True)
     async with deployment:
@@ -69,9 +83,11 @@ async def build(ground: Ground, ledger: Ledger) -> str:
     connection = await asyncpg.connect(ground.postgres.dsn(name))
     try:
         await connection.execute("VACUUM ANALYZE", timeout=EVALUATION_TIMEOUT_S)
+        facts_b, members_b = (await connection.fetch(SIZES))[0]
     finally:
         await connection.close()
-    return name
+    facts = ledger.members * FACTS_PER_MEMBER
+    return Built(name, facts_b / facts, members_b / ledger.members)
 
 
 async def fill(connection: asyncpg.Connection, ledger: Ledger) -> None:

@@ -39,6 +39,12 @@ def rate(samples: Sequence[Sample], end_s: float | None = None) -> float:
     return (last.records - first.records) / elapsed_s
 
 
+async def applied(deployment: Deployment, topic: str) -> int:
+    """Records of a topic that are applied by now."""
+    connection = await deployment.connect()
+    return int(await connection.fetchval(APPLIED, topic))
+
+
 async def watch_intake(
     deployment: Deployment, topic: str, total: int, *, timeout_s: float
 ) -> list[Sample]:
@@ -50,7 +56,7 @@ async def watch_intake(
         records = await connection.fetchval(APPLIED, topic)
         if records > (samples[-1].records if samples else 0):
             samples.append(Sample(time.monotonic(), records))
-        return records >= total
+        return int(records) >= total
 
     await until(
         all_applied,

@@ -44,5 +44,3 @@ async def alternate(
             shown = "  ".join(f"{key} {value:,.0f}" for key, value in figures.items())
             say(f"round {number + 1}/{repetitions}  {name:<18} {shown}")
     return results
-
-

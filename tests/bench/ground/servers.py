@@ -73,9 +73,7 @@ class Ground:
     async def new_database(self, name: str, template: str | None = None) -> str:
         """A fresh database with the product's schema, or like a template; gives its URL."""
         if template is not None:
-            await self.execute(
-                f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy'
-            )
+            await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
             return self.postgres.dsn(name)
         url = await self.new_empty_database(name)
         await migrate(url)
@@ -104,9 +102,7 @@ class Ground:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
-            made = await admin.create_topics(
-                [NewTopic(name, partitions, 1)], timeout_ms=30_000
-            )
+            made = await admin.create_topics([NewTopic(name, partitions, 1)], timeout_ms=30_000)
             failed = [error for error in made.topic_errors if error[1] != 0]
             if failed:
                 raise RuntimeError(f"topic: {failed}")
@@ -142,7 +138,7 @@ def cpu_of_tree(process: psutil.Process) -> float:
 
 def _command_line(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return []
 

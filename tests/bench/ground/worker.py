@@ -86,8 +86,7 @@ class Deployment:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
-        for worker in self.workers:
-            await worker.stop()
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
         if not self.keep_database:
             await self.ground.drop_database(self.name)
         await self.ground.delete_topics(self._made)

@@ -50,7 +50,7 @@ async def run(bootstrap: str, topic: str, total: int, url: str, group: str, size
     progress = Progress(total)
     broker = KafkaBroker(bootstrap, apply_types=False, logger=None)
 
-    @broker.subscriber(
+    subscribe = broker.subscriber(
         topic,
         group_id=group,
         auto_offset_reset="earliest",
@@ -61,10 +61,12 @@ async def run(bootstrap: str, topic: str, total: int, url: str, group: str, size
         ack_policy=AckPolicy.ACK,
         decoder=decode_values,
     )
+
     async def upsert(rows: list[tuple[Any, ...]]) -> None:
         await pool.execute(UPSERT_MANY, *columns(rows))
         progress.add(len(rows))
 
+    subscribe(upsert)
     await FastStream(broker, logger=None).run()
 
 
