@@ -6,10 +6,11 @@ The database's clock stands still until it is set, so that a year takes a minute
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -50,14 +51,15 @@ SELECT org_id, user_id, from_level, to_level, cause, effective_at, recorded_at, 
 FROM engagement_level_history ORDER BY member_id, revision"""
 
 
-class Raw(NamedTuple):
+@dataclass
+class Raw:
     """A record as the consumer hands it over."""
 
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: Sequence[tuple[str, bytes]]
 
 
 async def prepare(connection: Any) -> None:
@@ -98,7 +100,7 @@ class Simulation:
     async def send(self, kind: str, **body: Any) -> None:
         """One good record; `id` and `recorded_at` are supplied where they are missing."""
         body = {"id": f"m{next(self._numbers):09d}", "recorded_at": self.now} | body
-        plain = {n: v.isoformat() if isinstance(v, datetime) else v for n, v in body.items()}
+        plain: dict[str, Any] = {n: _plain(v) for n, v in body.items()}
         await self.apply([InputRecord(kind, key_of(plain), value_of(plain))])
 
     async def join(self, org_id: str, user_id: str, joined_at: datetime, **more: Any) -> None:
@@ -262,6 +264,10 @@ class Simulation:
             if level is not None:
                 found[member] = level
         return found
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def body_of(record: InputRecord) -> dict[str, Any]:

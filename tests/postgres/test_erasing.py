@@ -1,0 +1,452 @@
+"""Erasure: nothing of the person is left, whatever the order, and nobody else may touch history."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from db import dead_letters, erasures
+from db.dead_letters import DeadLetterRow
+from db.housekeeping import housekeep
+from db.pool import acquired, transaction
+from service.demo.input_record import InputRecord, key_of, value_of
+from service.erasing import Erased
+from tests.oracle import check_history
+from tests.simulation import MEMORY, Simulation, simulation
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+ORG, OTHER_ORG, ADA, BOB = "club", "choir", "ada.lovelace", "bob"
+
+SELECT_TABLES = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' ORDER BY 1"""
+FACTS = ("attendance", "rsvp", "profile", "membership")
+
+
+def days(number: float) -> timedelta:
+    return timedelta(days=number)
+
+
+async def tables_that_mention(world: Simulation, word: str) -> list[str]:
+    """Every table with the word anywhere in it, bytes and headers included."""
+    found = []
+    for (table,) in await world.fetch(SELECT_TABLES):
+        text = await world.value(
+            f"SELECT string_agg(t::text || encode(convert_to(t::text, 'UTF8'), 'escape'), ' ') "
+            f'FROM "{table}" t'
+        )
+        hexed = word.encode().hex()
+        if text is not None and (word in text or hexed in text):
+            found.append(table)
+    return found
+
+
+async def erase(world: Simulation, user: str = ADA, org: str = ORG) -> Erased:
+    """As the command does, here and in the oracle."""
+    async with transaction(world.pool) as connection:
+        done = await erasures.erase(
+            connection, org_id=org, user_id=user, erased_at=world.now, memory=MEMORY
+        )
+    world.oracle.erase(org, user, world.now)
+    return done
+
+
+async def full_life(world: Simulation) -> None:
+    """Ada with everything that can be known of somebody, and Bob, over whom she decides."""
+    for user in (ADA, BOB):
+        await world.join(ORG, user, NOW - days(300), display_name=f"Name of {user}")
+    await world.attend(ORG, ADA, *(NOW - days(n) for n in (3, 10, 20)))
+    await world.attend(ORG, BOB, NOW - days(100))
+    await world.send(
+        "rsvp", org_id=ORG, user_id=ADA, event_id="e9", response="going", responded_at=NOW - days(2)
+    )
+    await world.send("profile-update", user_id=ADA, updated_at=NOW - days(2))
+    await world.evaluate()
+    await world.set_override(ORG, ADA, "moderate")
+    async with transaction(world.pool) as connection:
+        await world.overriding.set(
+            connection, ORG, BOB, level=_level("new"), notes="seen at the fair", expires_at=None,
+            performed_by=ADA, if_revision=None,
+        )  # fmt: skip
+    world.oracle.set_override(ORG, BOB, "new", "seen at the fair", ADA, NOW)
+    await world.execute(
+        "INSERT INTO thresholds VALUES ($1, 1, 4, 1, 90, 60, 180, $2, 'mine', $3)", ORG, ADA, NOW
+    )
+    await world.execute(
+        "INSERT INTO http_session VALUES ('\\x01', 'session', $1, $2)", ADA, NOW + days(1)
+    )
+    broken = b'{"org_id": "club", "user_id": "ada.lovelace", "status"'
+    letters = [
+        letter(1, f"{ORG}:{ADA}".encode(), b"?", ORG, ADA),
+        letter(2, b"nonsense", broken, None, None),
+        letter(3, ADA.encode(), b"\x00" + ADA.encode(), None, ADA),
+        letter(4, f"{ORG}:{ADA}.b".encode(), b"of somebody else", ORG, f"{ADA}.b"),
+    ]
+    async with transaction(world.pool) as connection:
+        await dead_letters.insert(connection, letters)
+
+
+def letter(
+    offset: int, key: bytes, value: bytes, org: str | None, user: str | None
+) -> DeadLetterRow:
+    return DeadLetterRow("t", 0, offset, "schema", "broken", key, value, [("h", key)], org, user)
+
+
+def _level(code: str) -> Any:
+    from service.levels import Level
+
+    return Level(code)
+
+
+async def test_no_table_mentions_the_erased_but_the_messages_on_their_way(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        done = await erase(world)
+        assert done.was_known
+        assert done.receipt.removed == {
+            "attendances": 3, "rsvps": 1, "memberships": 1, "profile updates": 1,
+            "level changes": 3, "override actions": 2, "authorships": 1, "dead letters": 3,
+        }  # fmt: skip
+        assert "change topic" in [r.where for r in done.receipt.remaining]
+        mentioning = await tables_that_mention(world, ADA)
+        # The fourth dead letter is somebody else's whose id begins alike.
+        assert mentioning == ["dead_letter", "outbox"]
+        other = await world.fetch("SELECT * FROM dead_letter WHERE erased_at IS NULL")
+        assert [r["offset"] for r in other] == [4]
+        emptied = await world.fetch("SELECT * FROM dead_letter WHERE erased_at IS NOT NULL")
+        for row in emptied:
+            assert (row["key"], row["value"], row["headers"]) == (None, None, "[]")
+            assert row["published_at"] is not None
+        # Pending messages come before the tombstone; sent, they are gone too.
+        rows = await world.fetch(
+            "SELECT * FROM outbox WHERE message_key = $1 ORDER BY outbox_id", f"{ORG}:{ADA}"
+        )
+        assert [r["revision"] for r in rows] == [1, 2, 3]
+        assert [r["level_body"] is None for r in rows] == [False, False, True]
+        assert b'"cause":"membership"' in rows[-1]["change_body"]
+        await world.execute("DELETE FROM outbox")
+        assert await tables_that_mention(world, ADA) == ["dead_letter"]
+        assert await tables_that_mention(world, "Name of ada") == []
+
+
+async def test_history_keeps_levels_and_times_but_nobody(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        before = [r for r in await world.history() if r["user_id"] == ADA]
+        old_ids = {r[0] for r in await world.fetch("SELECT id FROM engagement_level_history")}
+        await world.advance(days(1))
+        await erase(world)
+        after = [r for r in await world.history() if r["user_id"] not in (ADA, BOB)]
+        token = after[0]["user_id"]
+        assert {r["user_id"] for r in after} == {token}
+        hidden = {"user_id": None}
+        assert [r | hidden for r in after[:-1]] == [r | hidden for r in before]
+        assert (after[-1]["to_level"], after[-1]["cause"]) == (None, "membership")
+        new_ids = await world.fetch(
+            "SELECT id FROM engagement_level_history WHERE user_id = $1", token
+        )
+        assert old_ids.isdisjoint(r[0] for r in new_ids)
+        actions = await world.fetch("SELECT * FROM engagement_override_history ORDER BY 1")
+        about_ada = [a for a in actions if a["user_id"] == token]
+        assert [(a["action"], a["notes"]) for a in about_ada] == [
+            ("override", None),
+            ("clear", None),
+        ]
+        by_ada = [a for a in actions if a["user_id"] == BOB]
+        assert [(a["notes"], a["performed_by"]) for a in by_ada] == [("seen at the fair", token)]
+        assert await world.value("SELECT author FROM thresholds") == token
+        assert await world.value("SELECT overridden_by FROM engagement") == token
+        # Bob's override stands.
+        assert await world.levels() == world.expected() == {(ORG, BOB): "new"}
+        assert check_history([r for r in await world.history() if r["user_id"] == BOB],
+                             await world.levels()) == []  # fmt: skip
+
+
+async def test_repeated_it_does_nothing_and_late_records_bring_nobody_back(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        await world.advance(days(1))
+        await world.tombstone(ORG, ADA)
+        await world.execute("DELETE FROM outbox")
+        history = await world.history()
+        await world.advance(timedelta(seconds=1))
+        again = await erase(world)
+        assert again.was_known
+        assert sum(again.receipt.removed.values()) == 0
+        for at in (NOW, NOW - days(50)):
+            await world.send(
+                "attendance", org_id=ORG, user_id=ADA, event_id="late", status="attended",
+                occurred_at=at, recorded_at=at,
+            )  # fmt: skip
+            await world.send("profile-update", user_id=ADA, updated_at=at, recorded_at=at)
+        await world.evaluate()
+        assert await tables_that_mention(world, ADA) == ["dead_letter"]
+        assert await world.history() == history
+        assert await world.value("SELECT count(*) FROM outbox") == 0
+        assert await world.levels() == world.expected()
+
+
+async def test_a_new_record_afterwards_starts_anew_and_revisions_go_on(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        last = await world.value("SELECT max(revision) FROM engagement_level_history")
+        await world.advance(days(1))
+        await erase(world)
+        await world.advance(days(1))
+        await world.join(ORG, ADA, world.now)
+        await world.send(
+            "attendance", org_id=ORG, user_id=ADA, event_id="old", status="attended",
+            occurred_at=NOW, recorded_at=NOW,
+        )  # fmt: skip
+        await world.evaluate()
+        assert await world.levels() == world.expected()
+        assert await world.level(ORG, ADA) == "new"
+        row = (await world.fetch("SELECT * FROM member_engagement WHERE user_id = $1", ADA))[0]
+        assert row["events_attended_90d"] == 0
+        assert row["revision"] == last + 2
+        history = [r for r in await world.history() if r["user_id"] == ADA]
+        assert [(r["from_level"], r["to_level"]) for r in history] == [(None, "new")]
+
+
+async def test_profile_updates_go_with_the_last_organisation(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        for org in (ORG, OTHER_ORG):
+            await world.join(org, ADA, NOW - days(300))
+        await world.send("profile-update", user_id=ADA, updated_at=NOW - days(2))
+        await world.evaluate()
+        await world.advance(days(1))
+        await erase(world)
+        assert await world.value("SELECT count(*) FROM profile") == 1
+        await world.advance(days(1))
+        await erase(world, org=OTHER_ORG)
+        assert await world.value("SELECT count(*) FROM profile") == 0
+        for kind in FACTS:
+            name = "profile-update" if kind == "profile" else kind
+            assert await world.value(f"SELECT count(*) FROM {kind}") == len(
+                world.oracle.facts(name)
+            )
+
+
+async def test_erasing_and_records_in_any_order_give_the_same_facts(database: str) -> None:
+    """Small lives with tombstones between the records, shuffled, against the oracle."""
+    async with simulation(database, NOW) as world:
+        rng = random.Random(7)
+        for number in range(12):
+            org = f"org{number}"
+            records = _some_life(rng, org)
+            rng.shuffle(records)
+            for record in records:
+                at = record[1]
+                await world.set_clock(at)
+                if record[0] is None:
+                    await world.tombstone(org, ADA)
+                else:
+                    await world.apply([record[0]])
+            await world.set_clock(NOW + days(30))
+            await world.evaluate()
+        for kind, table in zip(
+            ("attendance", "rsvp", "membership"), ("attendance", "rsvp", "membership"), strict=True
+        ):
+            stored = await world.fetch(f"SELECT * FROM {table} ORDER BY org_id")
+            expected = {_identity(r) for r in world.oracle.facts(kind)}
+            assert {_identity(dict(r)) for r in stored} == expected
+        assert await world.levels() == world.expected()
+        levels = await world.levels()
+        assert check_history(await world.history(), levels) == []
+
+
+def _identity(record: dict[str, Any]) -> tuple[Any, ...]:
+    return (record["org_id"], record["user_id"], record["id"], record["recorded_at"])
+
+
+def _some_life(rng: random.Random, org: str) -> list[tuple[InputRecord | None, datetime]]:
+    """Records with the instants at which they arrive; None is a tombstone, dated by its arrival."""
+    found: list[tuple[InputRecord | None, datetime]] = []
+    for number in range(rng.randint(2, 8)):
+        recorded_at = NOW + timedelta(hours=rng.randint(0, 200))
+        body: dict[str, Any] = {"id": f"m{number}", "org_id": org, "user_id": ADA}
+        kind = rng.choice(("attendance", "rsvp", "membership"))
+        if kind == "membership":
+            body |= {"status": "active", "joined_at": NOW.isoformat()}
+        else:
+            body |= {"event_id": f"e{rng.randint(0, 2)}"}
+            body |= (
+                {"status": "attended", "occurred_at": NOW.isoformat()}
+                if kind == "attendance"
+                else {"response": "going", "responded_at": NOW.isoformat()}
+            )
+        body["recorded_at"] = recorded_at.isoformat()
+        arrives_at = recorded_at + timedelta(hours=rng.randint(0, 100))
+        found.append((InputRecord(kind, key_of(body), value_of(body)), arrives_at))
+    tombstones = [NOW + timedelta(hours=rng.randint(0, 250)) for _ in range(rng.randint(1, 2))]
+    return found + [(None, at) for at in tombstones]
+
+
+async def test_records_wait_for_an_erasure_and_an_erasure_for_records(database: str) -> None:
+    """A fact must not be written for a member who is gone by the time it is committed."""
+    async with simulation(database, NOW) as world:
+        await world.attend(ORG, ADA, NOW - days(3))
+        await world.evaluate()
+        applying = await world.pool.acquire()
+        records = applying.transaction()
+        await records.start()
+        await erasures.hold_off(applying)
+        await applying.execute(
+            "INSERT INTO attendance_fact SELECT member_id, $1, $1, 'e', 'attended', 'm' "
+            "FROM member", NOW - days(1),
+        )  # fmt: skip
+        erasing = asyncio.create_task(erase(world))
+        await asyncio.sleep(0.3)
+        assert not erasing.done()
+        await records.commit()
+        await world.pool.release(applying)
+        await asyncio.wait_for(erasing, 5)
+        assert await world.value("SELECT count(*) FROM attendance_fact") == 0
+        assert await world.value("SELECT count(*) FROM member") == 0
+
+
+async def test_many_at_once(database: str) -> None:
+    """A batch of tombstones, one member twice: the later one counts."""
+    async with simulation(database, NOW) as world:
+        users = [f"user{n:03d}" for n in range(60)]
+        for user in users:
+            await world.join(ORG, user, NOW - days(300))
+        await world.evaluate()
+        subjects = [erasures.Subject(ORG, user, NOW) for user in users]
+        subjects.append(erasures.Subject(ORG, users[0], NOW + days(0.5)))
+        async with transaction(world.pool) as connection:
+            done = await erasures.erase_all(connection, subjects, MEMORY)
+        assert len(done) == len(users)
+        assert await world.value("SELECT count(*) FROM member") == 0
+        assert await world.value("SELECT max(erased_at) FROM erasure") == NOW + days(0.5)
+
+
+async def test_what_is_remembered_is_forgotten_in_time(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, ADA, NOW - days(300))
+        await erase(world)
+        await world.set_clock(NOW + MEMORY - timedelta(seconds=1))
+        async with acquired(world.pool) as connection:
+            assert (await housekeep(connection))["erasure"] == 0
+        await world.set_clock(NOW + MEMORY)
+        async with acquired(world.pool) as connection:
+            assert (await housekeep(connection))["erasure"] == 2
+
+
+# ------------------------------------------------------------------------- nobody else
+
+HISTORIES = ("engagement_level_history", "engagement_override_history", "thresholds")
+ATTEMPTS = (
+    "UPDATE {table} SET {column} = {column}",
+    "UPDATE {table} SET org_id = 'x'",
+    "DELETE FROM {table}",
+    "TRUNCATE {table}",
+)
+COLUMNS = {
+    "engagement_level_history": "to_level",
+    "engagement_override_history": "notes",
+    "thresholds": "note",
+}
+
+
+async def connect_as(database: str, role: str) -> asyncpg.Connection:
+    connection = await asyncpg.connect(database)
+    await connection.execute("SELECT set_config('engagement.org_id', $1, false)", ORG)
+    # What the trigger of an earlier design believed, and a trigger must not.
+    await connection.execute("SET engagement.erasing = 'yes'")
+    if role:
+        await connection.execute(f"SET ROLE {role}")
+    return connection
+
+
+@pytest.mark.parametrize("role", ["", "engagement_worker", "engagement_api", "plain_owner"])
+async def test_histories_are_append_only_for_every_role(database: str, role: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        before = await _contents(world)
+        if role == "plain_owner":
+            await _make_owner(world)
+        connection = await connect_as(database, role)
+        try:
+            for table in HISTORIES:
+                for attempt in ATTEMPTS:
+                    statement = attempt.format(table=table, column=COLUMNS[table])
+                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                        await connection.execute(statement)
+        finally:
+            await connection.close()
+        assert await _contents(world) == before
+
+
+async def test_even_the_eraser_changes_no_level_and_no_time(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        before = await _contents(world)
+        connection = await connect_as(database, "engagement_eraser")
+        try:
+            for statement in (
+                "UPDATE engagement_level_history SET to_level = 'inactive'",
+                "UPDATE engagement_level_history SET effective_at = now()",
+                "UPDATE engagement_override_history SET action = 'expire'",
+                "UPDATE thresholds SET new_member_days = 1",
+                *(f"DELETE FROM {table}" for table in HISTORIES),
+                *(f"TRUNCATE {table}" for table in HISTORIES),
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
+        assert await _contents(world) == before
+
+
+async def test_who_may_call_what(database: str) -> None:
+    erase_member = f"SELECT erase_member('{ORG}', '{ADA}', now(), 1, '1 day')"
+    erase_here = f"SELECT erase_member_here('{ADA}', 1, '1 day')"
+    erase_facts = "SELECT erase_facts(m, now(), 1, 't') FROM member m"
+    refused = {
+        "engagement_api": [erase_member, erase_facts],
+        "engagement_worker": [erase_facts, erase_here],
+    }
+    async with simulation(database, NOW) as world:
+        await full_life(world)
+        for role, statements in refused.items():
+            connection = await connect_as(database, role)
+            try:
+                for statement in statements:
+                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                        await connection.execute(statement)
+                if role == "engagement_api":
+                    await connection.execute("SELECT set_config('engagement.org_id', '', false)")
+                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                        await connection.execute(erase_here)
+                    # Let into another organisation, it erases nothing of this one.
+                    await connection.execute(
+                        "SELECT set_config('engagement.org_id', $1, false)", OTHER_ORG
+                    )
+                    assert (await connection.fetchval(erase_here))[0] is False
+            finally:
+                await connection.close()
+        assert await world.value("SELECT count(*) FROM member") == 2
+
+
+async def _contents(world: Simulation) -> list[Sequence[Any]]:
+    return [
+        [tuple(r) for r in await world.fetch(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]
+        for table in HISTORIES
+    ]
+
+
+async def _make_owner(world: Simulation) -> None:
+    """An owner of the tables who is no superuser, as on a managed server."""
+    await world.execute(
+        "DO $$ BEGIN CREATE ROLE plain_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    )
+    await world.execute("GRANT engagement_worker TO plain_owner")
+    for table in HISTORIES:
+        await world.execute(f"ALTER TABLE {table} OWNER TO plain_owner")
