@@ -90,7 +90,8 @@ def files() -> list[str]:
 
 def main() -> int:
     """Scan; how many files were looked at is said, so that none at all is noticed."""
-    found, looked_at = [], 0
+    found: list[Found] = []
+    looked_at = 0
     for name in files():
         path = ROOT / name
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
