@@ -5,9 +5,12 @@ Names follow Prometheus: base units, `_total` for counters, few label values (ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from service.errors import DeadLetterCode
 
 
 class Metrics:
@@ -35,6 +38,11 @@ class Metrics:
         )
         self.lag = Gauge(
             "engagement_lag_records", "Records not applied yet", ["topic", "partition"]
+        )
+        self.incidents = Counter(
+            "engagement_incidents",
+            "Partitions found to lack records that we need, or to be made anew, by kind",
+            ["kind"],
         )
         self.intake_retries = Counter("engagement_intake_retries", "Batches tried again")
         self.claims_lost = Counter("engagement_claims_lost", "Claims lost to another worker")
@@ -93,6 +101,16 @@ class Metrics:
         self.http_seconds = Histogram(
             "engagement_http_seconds", "Time to answer", ["method", "route"], buckets=seconds
         )
+
+    def announce(self, topics: Iterable[str]) -> None:
+        """Show what is counted per input topic from zero on: what begins at one is no increase."""
+        for topic in topics:
+            for outcome in ("applied", "refused"):
+                self.records.labels(topic, outcome)
+            for code in DeadLetterCode:
+                self.dead_letters.labels(topic, code.value)
+        for kind in ("topic_shorter", "topic_changed", "records_lost"):
+            self.incidents.labels(kind)
 
 
 METRICS: Final = Metrics()

@@ -63,6 +63,7 @@ class BatchApplier:
         """
         self._pool = pool
         self._kinds = kinds
+        METRICS.announce(kinds)
         self._owner = owner
         self._max_future_skew = max_future_skew
         self._max_consecutive_failures = max_consecutive_failures

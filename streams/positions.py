@@ -24,6 +24,7 @@ from db import offsets
 from db.offsets import Claim
 from db.pool import Pool, transaction
 from service.errors import Retryable
+from service.metrics import METRICS
 from service.settings import Settings
 from streams.connection import client_arguments
 
@@ -80,6 +81,7 @@ class Positions:
         return claim
 
     async def _stop(self, claim: Claim, kind: str, first: int, end: int) -> Claim:
+        METRICS.incidents.labels(kind).inc()
         log.error(kind, action="stop", topic=claim.topic, partition=claim.partition,
                   next_offset=claim.next_offset, first=first, end=end,
                   advice="the topic was truncated or made anew; `engagement dlq resume` reads it "
@@ -92,6 +94,7 @@ class Positions:
         return claim._replace(stopped_at=stopped_at, next_offset=first)
 
     async def _skip(self, claim: Claim, first: int, end: int) -> Claim:
+        METRICS.incidents.labels("records_lost").inc()
         log.error("records_lost", action="skip", topic=claim.topic, partition=claim.partition,
                   next_offset=claim.next_offset, first=first,
                   lost=first - claim.next_offset)  # fmt: skip

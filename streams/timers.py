@@ -56,6 +56,8 @@ async def quietly(work: Callable[[], Awaitable[object]]) -> None:
 async def measure(app: Any) -> None:
     """Set the gauges of backlog and lag."""
     runtime = app.runtime
+    # First what needs no database: while it is away, lag is what one wants to see.
+    measure_lanes(app)
     async with acquired(runtime.work_pool) as connection:
         marks = await due.backlog(connection)
         rows, age_s = await outbox.backlog(connection)
@@ -68,8 +70,13 @@ async def measure(app: Any) -> None:
     METRICS.overrides_active.set(daily.overrides)
     if daily.slot is not None:
         METRICS.recompute_slot.set(daily.slot.timestamp())
+
+
+def measure_lanes(app: Any) -> None:
+    """Set the gauges of this worker's partitions; those of partitions that it lost go."""
     METRICS.partitions_stopped.set(len(app.lanes.stopped))
     METRICS.partitions_unclaimed.set(app.lanes.unclaimed)
+    METRICS.lag.clear()
     for tp, applied in app.lanes.applied.items():
         end = app.consumer.highwater(tp)
         if end is not None:
