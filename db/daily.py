@@ -141,12 +141,8 @@ class Daily:
 
     async def _evaluate(self, chunk: Chunk) -> Step:
         async with acquired(self._pool) as connection:
-            failing = {
-                f.org_id
-                for f in (await run_pages.failures(connection, chunk.slot)).values()
-                if f.waits
-            }
-        if not failing:
+            failures = await run_pages.failures(connection, chunk.slot)
+        if not failures:
             try:
                 async with transaction(self._pool) as connection:
                     counts = await self._evaluate_members(connection, chunk, chunk.member_ids)
@@ -156,7 +152,7 @@ class Daily:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                 log.warning("chunk_failed", action="isolate", error=repr(error))
-        return await self._evaluate_apart(chunk, failing)
+        return await self._evaluate_apart(chunk, {f.org_id for f in failures.values() if f.waits})
 
     async def _evaluate_apart(self, chunk: Chunk, failing: set[str]) -> Step:
         """Organisation by organisation, so that one which fails does not stop the others."""

@@ -81,7 +81,7 @@ WHERE job = $1 AND slot = $2 AND block = $3 AND chunk = $4 AND owner = $5 AND do
 
 DEFER_CHUNK: Final = """
 UPDATE batch_chunk SET leased_until = NULL, attempts = attempts + 1, member_ids = $6,
-    retry_at = clock_timestamp() + $7 * power(2, attempts)
+    retry_at = clock_timestamp() + $7::interval * power(2, attempts)
 WHERE job = $1 AND slot = $2 AND block = $3 AND chunk = $4 AND owner = $5 AND done_at IS NULL"""
 
 LET_GO_OF_PAGES: Final = """
@@ -91,10 +91,10 @@ UPDATE batch_chunk SET leased_until = NULL WHERE owner = $1 AND done_at IS NULL"
 
 COUNT_FAILURE: Final = """
 INSERT INTO batch_failure AS f (job, slot, org_id, retry_at, error)
-VALUES ($1, $2, $3, clock_timestamp() + $4, $5)
+VALUES ($1, $2, $3, clock_timestamp() + $4::interval, $5)
 ON CONFLICT (job, slot, org_id) DO UPDATE
 SET attempts = f.attempts + 1, error = excluded.error,
-    retry_at = clock_timestamp() + $4 * power(2, least(f.attempts, 10))
+    retry_at = clock_timestamp() + $4::interval * power(2, least(f.attempts, 10))
 WHERE f.retry_at <= clock_timestamp()"""
 
 SELECT_FAILURES: Final = """

@@ -97,11 +97,15 @@ class Simulation:
 
     # Records
 
-    async def send(self, kind: str, **body: Any) -> None:
+    def record(self, kind: str, **body: Any) -> InputRecord:
         """One good record; `id` and `recorded_at` are supplied where they are missing."""
         body = {"id": f"m{next(self._numbers):09d}", "recorded_at": self.now} | body
         plain: dict[str, Any] = {n: _plain(v) for n, v in body.items()}
-        await self.apply([InputRecord(kind, key_of(plain), value_of(plain))])
+        return InputRecord(kind, key_of(plain), value_of(plain))
+
+    async def send(self, kind: str, **body: Any) -> None:
+        """Apply one good record."""
+        await self.apply([self.record(kind, **body)])
 
     async def join(self, org_id: str, user_id: str, joined_at: datetime, **more: Any) -> None:
         """An active membership record."""
