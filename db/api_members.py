@@ -3,6 +3,8 @@
 A page starts after the last row of the one before, by sort value and member number, so rows that
 come, go or move meanwhile neither repeat nor hide the others. Orders whose value may be missing
 read the rows with a value first and those without after them.
+
+The rows of a page are chosen first, from as few tables as will do, and dressed with names after.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from db.api_rows import MEMBER_COLUMNS, OVERRIDE_ACTIVE, OVERRIDE_LAPSED, SHOWN_LEVEL, member_row
+from db.api_rows import (
+    MEMBER_COLUMNS,
+    MEMBER_TABLES,
+    OVERRIDE_ACTIVE,
+    OVERRIDE_LAPSED,
+    SHOWN_LEVEL,
+    member_row,
+)
 from db.pool import Connection
 from service.api.ports import MemberQuery, MemberRow, MemberSort
 
@@ -36,65 +45,76 @@ _ORDERS: Final = {
     MemberSort.EVENTS_ASC: _Order("e.events_attended_90d", "integer", False, False),
 }
 
-# $1 org, $2 levels, $3 override, $4 due within, $5 pattern, $6 limit. The stored level finds the
-# rows by index; those with an expired override are few, and looked at one by one.
+# $1 org, $2 levels, $3 override, $4 due within, $5 limit. The stored level finds the rows by index;
+# those with an expired override are few, and looked at one by one.
 _FILTERS: Final = f"""
-FROM engagement e
-JOIN member m ON m.member_id = e.member_id AND m.org_id = $1
-LEFT JOIN membership_fact f ON f.member_id = e.member_id
 WHERE e.org_id = $1 AND e.computed_at IS NOT NULL AND {SHOWN_LEVEL} IS NOT NULL
   AND ($2::text[] IS NULL
        OR (e.level = ANY ($2) AND NOT {OVERRIDE_LAPSED})
        OR (e.computed_level = ANY ($2) AND {OVERRIDE_LAPSED}))
   AND ($3::boolean IS NULL OR {OVERRIDE_ACTIVE} = $3)
-  AND ($4::interval IS NULL OR e.next_level_change_at <= engagement_now() + $4)
-  AND ($5::text IS NULL OR m.user_id COLLATE pg_c_utf8 ILIKE $5
-       OR f.display_name COLLATE pg_c_utf8 ILIKE $5)"""
+  AND ($4::interval IS NULL OR e.next_level_change_at <= engagement_now() + $4)"""
+_MEMBER: Final = "JOIN member m ON m.member_id = e.member_id AND m.org_id = $1"
+_NAME: Final = "LEFT JOIN membership_fact f ON f.member_id = e.member_id"
+_MATCHES: Final = """
+  AND (m.user_id COLLATE pg_c_utf8 ILIKE $8 OR f.display_name COLLATE pg_c_utf8 ILIKE $8)"""
 
 
-def _statement(order: _Order) -> str:
-    """Rows that have a value, after ($7 value, $8 number) where $8 is given."""
-    column, direction = order.expression, "DESC" if order.descending else "ASC"
-    compare = "<" if order.descending else ">"
-    return f"""SELECT {MEMBER_COLUMNS}, {column} AS sort_value {_FILTERS}
+def _statement(order: _Order, *, searched: bool, valued: bool) -> str:
+    """One page after ($6 value, $7 number) where $7 is given; `searched` by pattern $8.
+
+    `valued`: the rows whose value is known, else those where it is not.
+    """
+    column = order.expression
+    joins = f"{_MEMBER} {_NAME}" if searched else _MEMBER if column.startswith("m.") else ""
+    conditions = _FILTERS + (_MATCHES if searched else "")
+    if valued:
+        compare = "<" if order.descending else ">"
+        direction = "DESC" if order.descending else "ASC"
+        conditions += f"""
   AND {column} IS NOT NULL
-  AND ($8::bigint IS NULL OR ({column} {compare}= $7::{order.type}
-       AND ({column} {compare} $7::{order.type} OR e.member_id > $8)))
-ORDER BY {column} {direction}, e.member_id LIMIT $6"""
+  AND ($7::bigint IS NULL OR ({column} {compare}= $6::{order.type}
+       AND ({column} {compare} $6::{order.type} OR e.member_id > $7)))"""
+        ordered = f"{column} {direction}, e.member_id"
+    else:
+        conditions += f"""
+  AND {column} IS NULL AND $6::text IS NULL AND ($7::bigint IS NULL OR e.member_id > $7)"""
+        ordered = "e.member_id"
+    return f"""SELECT {MEMBER_COLUMNS} FROM (
+SELECT e.* FROM engagement e {joins} {conditions}
+ORDER BY {ordered} LIMIT $5) e {MEMBER_TABLES}
+ORDER BY {ordered}"""  # noqa: S608 - made of constants
 
 
-def _statement_without_value(order: _Order) -> str:
-    """Rows that have none, after number $7."""
-    return f"""SELECT {MEMBER_COLUMNS}, NULL AS sort_value {_FILTERS}
-  AND {order.expression} IS NULL AND ($7::bigint IS NULL OR e.member_id > $7)
-ORDER BY e.member_id LIMIT $6"""
-
-
-LIST: Final = {sort: _statement(order) for sort, order in _ORDERS.items()}
-LIST_WITHOUT_VALUE: Final = {
-    sort: _statement_without_value(order) for sort, order in _ORDERS.items() if order.nullable
+# By order, whether a name is searched for, and whether the value is known.
+LIST: Final = {
+    (sort, searched, valued): _statement(order, searched=searched, valued=valued)
+    for sort, order in _ORDERS.items()
+    for searched in (False, True)
+    for valued in ((True, False) if order.nullable else (True,))
 }
 
 
 async def list_members(connection: Connection, org_id: str, query: MemberQuery) -> list[MemberRow]:
     """See `OrganizationReads.members`."""
     after, wanted = query.after, query.limit + 1
-    filters = (
-        org_id,
-        sorted(query.levels) or None,
-        query.override,
-        None if query.due_within_days is None else timedelta(days=query.due_within_days),
-        _pattern(query.text),
-    )
+    pattern = _pattern(query.text)
+    searched = pattern is not None
+    due = None if query.due_within_days is None else timedelta(days=query.due_within_days)
+    filters = (org_id, sorted(query.levels) or None, query.override, due)
+    search = (pattern,) if searched else ()
     rows = []
     if after is None or after.value is not None:
         value, number = (None, None) if after is None else (after.value, after.number)
-        rows = await connection.fetch(LIST[query.sort], *filters, wanted, value, number)
+        statement = LIST[query.sort, searched, True]
+        rows = await connection.fetch(statement, *filters, wanted, value, number, *search)
         after = None
-    if len(rows) < wanted and query.sort in LIST_WITHOUT_VALUE:
+    if len(rows) < wanted and (query.sort, searched, False) in LIST:
         number = None if after is None else after.number
-        statement = LIST_WITHOUT_VALUE[query.sort]
-        rows += await connection.fetch(statement, *filters, wanted - len(rows), number)
+        statement = LIST[query.sort, searched, False]
+        rows += await connection.fetch(
+            statement, *filters, wanted - len(rows), None, number, *search
+        )
     return [member_row(row) for row in rows]
 
 

@@ -14,6 +14,7 @@ from db.api_member import (
     read_timeline,
 )
 from db.api_members import list_members
+from db.api_sessions import read_session_user
 from db.api_summary import read_summary
 from db.api_thresholds import read_versions
 from db.pool import Connection
@@ -48,6 +49,10 @@ class ApiOrganization(Organization):
     def actions(self) -> Actions:
         """See `Organization.actions`."""
         return self._actions(self._connection)
+
+    async def session_user(self, token_hash: bytes) -> str | None:
+        """See `OrganizationReads.session_user`."""
+        return await read_session_user(self._connection, token_hash, "session")
 
     async def standing(self, user_id: str) -> Standing:
         """See `OrganizationReads.standing`."""

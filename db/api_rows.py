@@ -24,12 +24,25 @@ MEMBER_COLUMNS: Final = f"""
     e.level_since, e.events_attended_90d, e.rsvp_count_90d, e.last_attended_at, e.joined_at,
     CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_level END AS override_level,
     CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_expires_at END AS override_expires_at,
-    e.next_level_change_at, e.next_level, e.computed_at, e.revision"""
+    e.next_level_change_at, e.next_level, e.revision,
+    greatest(e.computed_at, CASE WHEN cx.block IS NULL THEN c.confirmed_at ELSE cx.confirmed_at END)
+        AS computed_at"""
+# Names, and what the daily run has confirmed without writing the row.
+MEMBER_TABLES: Final = """
+JOIN member m ON m.member_id = e.member_id
+LEFT JOIN membership_fact f ON f.member_id = e.member_id
+LEFT JOIN engagement_confirmation c ON c.block = member_block(e.member_id)
+LEFT JOIN engagement_confirmation_exception cx
+    ON cx.block = member_block(e.member_id) AND cx.org_id = e.org_id"""
+
+_LEVELS: Final = {level.value: level for level in Level}
+_REASONS: Final = {reason.value: reason for reason in Reason}
+_SOURCES: Final = {source.value: source for source in Source}
 
 
 def level_or_none(code: str | None) -> Level | None:
     """A stored code as a level."""
-    return None if code is None else Level(code)
+    return None if code is None else _LEVELS[code]
 
 
 def member_row(row: asyncpg.Record) -> MemberRow:
@@ -38,10 +51,10 @@ def member_row(row: asyncpg.Record) -> MemberRow:
         row["member_id"],
         row["user_id"],
         row["display_name"],
-        Level(row["level"]),
-        Level(row["computed_level"]),
-        Reason(row["reason"]),
-        Source(row["source"]),
+        _LEVELS[row["level"]],
+        _LEVELS[row["computed_level"]],
+        _REASONS[row["reason"]],
+        _SOURCES[row["source"]],
         row["level_since"],
         row["events_attended_90d"],
         row["rsvp_count_90d"],

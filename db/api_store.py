@@ -9,6 +9,12 @@ from typing import Final
 
 from db.api_organization import ActionsFactory, ApiOrganization
 from db.api_roles import role_problems
+from db.api_sessions import (
+    NO_ORGANIZATION,
+    delete_session,
+    insert_session,
+    read_session_user,
+)
 from db.errors import translated
 from db.migrate import require_current
 from db.pool import ACQUIRE_TIMEOUT_S, Connection, Pool, open_pool
@@ -21,19 +27,13 @@ READERS: Final = 10
 WRITERS: Final = 4
 CHECK_TIMEOUT_S: Final = 3.0
 
+# What a read begins with, in one message: round trips are what a small read costs.
+BEGIN_READ: Final = """
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL ROLE engagement_api;
+SET LOCAL engagement.org_id = {org_id}"""
 SET_ROLE: Final = "SET LOCAL ROLE engagement_api"
 SET_ORGANIZATION: Final = "SELECT set_config('engagement.org_id', $1, true)"
-
-FORGET_EXPIRED: Final = "DELETE FROM http_session WHERE expires_at <= engagement_now()"
-INSERT_SESSION: Final = """
-INSERT INTO http_session (token_hash, kind, user_id, expires_at)
-VALUES ($1, $2, $3, engagement_now() + make_interval(secs => $4))"""
-SELECT_SESSION: Final = """
-SELECT user_id FROM http_session
-WHERE token_hash = $1 AND kind = $2 AND expires_at > engagement_now()"""
-DELETE_SESSION: Final = """
-DELETE FROM http_session
-WHERE token_hash = $1 AND kind = $2 RETURNING user_id, expires_at > engagement_now() AS valid"""
 
 # Every query here depends on which filters are set: a plan made for the given values is worth
 # its millisecond.
@@ -96,35 +96,32 @@ class ApiStore(Store):
         self, org_id: str, *, writes: bool = False
     ) -> AsyncIterator[Organization]:
         """See `Store.organization`. A read sees one state of the database throughout."""
-        async with self._transaction(writes=writes) as connection:
-            await connection.execute(SET_ORGANIZATION, org_id)
+        async with self._transaction(org_id, writes=writes) as connection:
             yield ApiOrganization(connection, org_id, self._actions)
 
     async def open_session(
         self, token_hash: bytes, kind: SessionKind, user_id: str, lifetime_s: int
     ) -> None:
         """See `Store.open_session`."""
-        async with self._transaction(writes=True) as connection:
-            await connection.execute(FORGET_EXPIRED)
-            await connection.execute(INSERT_SESSION, token_hash, kind, user_id, lifetime_s)
+        async with self._transaction(NO_ORGANIZATION, writes=True) as connection:
+            await insert_session(connection, token_hash, kind, user_id, lifetime_s)
 
     async def session_user(self, token_hash: bytes) -> str | None:
         """See `Store.session_user`."""
-        async with self._transaction(writes=False) as connection:
-            return await self._session(connection, token_hash, "session")
+        async with self._transaction(NO_ORGANIZATION, writes=False) as connection:
+            return await read_session_user(connection, token_hash, "session")
 
     async def link_user(self, token_hash: bytes, *, use_up: bool) -> str | None:
         """See `Store.link_user`."""
-        async with self._transaction(writes=use_up) as connection:
+        async with self._transaction(NO_ORGANIZATION, writes=use_up) as connection:
             if not use_up:
-                return await self._session(connection, token_hash, "link")
-            row = await connection.fetchrow(DELETE_SESSION, token_hash, "link")
-            return row["user_id"] if row is not None and row["valid"] else None
+                return await read_session_user(connection, token_hash, "link")
+            return await delete_session(connection, token_hash, "link")
 
     async def close_session(self, token_hash: bytes) -> None:
         """See `Store.close_session`."""
-        async with self._transaction(writes=True) as connection:
-            await connection.execute(DELETE_SESSION, token_hash, "session")
+        async with self._transaction(NO_ORGANIZATION, writes=True) as connection:
+            await delete_session(connection, token_hash, "session")
 
     async def check(self) -> Mapping[str, str]:
         """See `Store.check`."""
@@ -142,7 +139,7 @@ class ApiStore(Store):
                 return await role_problems(connection)
 
     @asynccontextmanager
-    async def _transaction(self, *, writes: bool) -> AsyncIterator[Connection]:
+    async def _transaction(self, org_id: str, *, writes: bool) -> AsyncIterator[Connection]:
         pool = self._writers if writes else self._readers
         with translated():
             try:
@@ -150,16 +147,32 @@ class ApiStore(Store):
             except TimeoutError as error:
                 raise Retryable("database: all connections are busy") from error
             try:
-                async with connection.transaction(
-                    isolation="read_committed" if writes else "repeatable_read",
-                    readonly=not writes,
-                ):
-                    await connection.execute(SET_ROLE)
-                    yield connection
+                if writes:
+                    async with connection.transaction():
+                        await connection.execute(SET_ROLE)
+                        await connection.execute(SET_ORGANIZATION, org_id)
+                        yield connection
+                else:
+                    async with _read(connection, org_id):
+                        yield connection
             finally:
                 await pool.release(connection)
 
-    @staticmethod
-    async def _session(connection: Connection, token_hash: bytes, kind: str) -> str | None:
-        user_id: str | None = await connection.fetchval(SELECT_SESSION, token_hash, kind)
-        return user_id
+
+@asynccontextmanager
+async def _read(connection: Connection, org_id: str) -> AsyncIterator[None]:
+    """A transaction that sees one state of the database and writes nothing."""
+    # SET takes no parameters. Doubled quotes are all that a literal needs; ids have none anyway.
+    quoted = "'" + org_id.replace("'", "''") + "'"
+    try:
+        await connection.execute(BEGIN_READ.format(org_id=quoted))
+        yield
+        await connection.execute("COMMIT")
+    except BaseException:
+        try:
+            await connection.execute("ROLLBACK")
+        except BaseException:
+            # Nobody must get it back with a transaction, and somebody's role, still open.
+            connection.terminate()
+            raise
+        raise

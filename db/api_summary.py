@@ -8,6 +8,7 @@ from typing import Final
 
 from db.api_rows import (
     MEMBER_COLUMNS,
+    MEMBER_TABLES,
     OVERRIDE_ACTIVE,
     OVERRIDE_LAPSED,
     SHOWN_LEVEL,
@@ -38,24 +39,20 @@ SELECT count(*) AS overrides,
 FROM engagement e WHERE e.org_id = $1 AND {OVERRIDE_ACTIVE}"""  # noqa: S608
 
 _RANKS: Final = " ".join(f"WHEN '{level}' THEN {rank}" for level, rank in RANK.items())
-_FROM: Final = """
-FROM engagement e
-JOIN member m ON m.member_id = e.member_id AND m.org_id = $1
-LEFT JOIN membership_fact f ON f.member_id = e.member_id"""
 SELECT_EXPIRING: Final = f"""
-SELECT {MEMBER_COLUMNS} {_FROM}
+SELECT {MEMBER_COLUMNS} FROM engagement e {MEMBER_TABLES}
 WHERE e.org_id = $1 AND {OVERRIDE_ACTIVE} AND e.computed_at IS NOT NULL
   AND e.override_expires_at <= engagement_now() + make_interval(days => $2)
-ORDER BY e.override_expires_at, e.member_id LIMIT $3"""
+ORDER BY e.override_expires_at, e.member_id LIMIT $3"""  # noqa: S608
 
 _IS_FALL: Final = f"""e.next_level_change_at <= engagement_now() + make_interval(days => $2)
   AND {SHOWN_LEVEL} IS NOT NULL
   AND coalesce(CASE e.next_level {_RANKS} END, -1) < CASE {SHOWN_LEVEL} {_RANKS} END"""
 COUNT_FALLS: Final = f"SELECT count(*) FROM engagement e WHERE e.org_id = $1 AND {_IS_FALL}"  # noqa: S608
 SELECT_FALLS: Final = f"""
-SELECT {MEMBER_COLUMNS} {_FROM}
+SELECT {MEMBER_COLUMNS} FROM engagement e {MEMBER_TABLES}
 WHERE e.org_id = $1 AND e.computed_at IS NOT NULL AND {_IS_FALL}
-ORDER BY e.next_level_change_at, e.member_id LIMIT $3"""
+ORDER BY e.next_level_change_at, e.member_id LIMIT $3"""  # noqa: S608
 
 # An effect is never later than its record, so the index by time of record bounds the search.
 COUNT_MOVEMENTS: Final = """

@@ -25,13 +25,17 @@ from service.api.tokens import BadToken
 from service.events import ID_PATTERN
 
 BODY_TIMEOUT_S: Final = 10.0
+UNKNOWN: Final = ""
 
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who proved who they are; `session` is the secret of a browser's session."""
+    """Somebody who proved who they are; `session` is the secret of a browser's session.
+
+    Before the session has been looked up, `user_id` is UNKNOWN, which is no id.
+    """
 
     user_id: str
     session: str | None = None
@@ -47,8 +51,11 @@ class Scope:
     organization: Organization
 
 
-async def authenticate(request: Request) -> Caller:
-    """The caller by bearer token, else by session cookie. Raises Problem."""
+SIGN_IN: Final = "Sign in, or send a bearer token."
+
+
+async def credentials(request: Request) -> Caller:
+    """The caller by bearer token, else a session that is still to be looked up. Raises Problem."""
     services = services_of(request)
     header = request.headers.get("authorization")
     if header is not None:
@@ -61,11 +68,9 @@ async def authenticate(request: Request) -> Caller:
             raise unauthorized(str(error)) from None
         return Caller(claims.user_id)
     secret = session_secret(request)
-    if secret is not None:
-        user_id = await services.store.session_user(hash_of(secret))
-        if user_id is not None:
-            return Caller(user_id, secret)
-    raise unauthorized("Sign in, or send a bearer token.")
+    if secret is None:
+        raise unauthorized(SIGN_IN)
+    return Caller(UNKNOWN, secret)
 
 
 async def read_body(request: Request) -> None:
@@ -91,6 +96,11 @@ async def entered(
     if _ID.fullmatch(org_id) is None:
         raise not_found()
     async with services.store.organization(org_id, writes=writes) as organization:
+        if caller.session is not None:
+            user_id = await organization.session_user(hash_of(caller.session))
+            if user_id is None:
+                raise unauthorized(SIGN_IN)
+            caller = Caller(user_id, caller.session)
         standing = await organization.standing(caller.user_id)
         admit(standing, admin=admin, implicit_membership=services.implicit_membership)
         if writes and not while_suspended:
@@ -119,7 +129,7 @@ class OrganizationRoute(APIRoute):
         inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            caller = await authenticate(request)
+            caller = await credentials(request)
             await read_body(request)
             if caller.session is not None and request.method in UNSAFE:
                 await self.check_form(request, caller.session)

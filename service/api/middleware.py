@@ -143,7 +143,9 @@ class _Exchange:
         METRICS.http_requests.labels(method, route, status).inc()
         METRICS.http_seconds.labels(method, route).observe(seconds)
         # The route, not the path: ids are for the histories.
-        log.info(
+        # Pages ask every few seconds: what was read without trouble is for metrics.
+        quiet = method == "GET" and (self._status or 500) < 500  # noqa: PLR2004
+        (log.debug if quiet else log.info)(
             "request",
             action="request",
             method=method,

@@ -376,6 +376,10 @@ class Actions(MemberActions, ThresholdActions, Protocol):
 class OrganizationReads(Protocol):
     """Questions about one organisation. None stands for "nothing known here"."""
 
+    async def session_user(self, token_hash: bytes) -> str | None:
+        """As `Store.session_user`, without a transaction of its own."""
+        ...
+
     async def standing(self, user_id: str) -> Standing:
         """What the person is here; costs a few index look-ups."""
         ...

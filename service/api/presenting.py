@@ -261,10 +261,10 @@ def _numbers(thresholds: Thresholds) -> ThresholdNumbers:
 
 
 def member_item(row: MemberRow) -> MemberItem:
-    """A row of the list."""
+    """A row of the list. Its values have their types already, so nothing is checked again."""
     fields = row._asdict()
     del fields["number"]
-    return MemberItem(**fields)
+    return MemberItem.model_construct(**fields)
 
 
 def history_item(entry: HistoryEntry) -> HistoryItem:

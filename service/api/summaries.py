@@ -1,8 +1,9 @@
 """Summaries of organisations, computed once for everybody who asks at the same time.
 
-A summary reads the whole organisation. Twenty administrators with an open overview must not do that
-twenty times every few seconds, so what was computed is good for two seconds. It says of which
-instant it is. Who may see it is decided before, in each request.
+A summary reads the whole organisation. Twenty administrators with an open overview must not do
+that twenty times every few seconds, so what was computed is good for two seconds, and for ten while
+a new one is being made. It says of which instant it is. Who may see it is decided before, in each
+request.
 """
 
 from __future__ import annotations
@@ -13,51 +14,69 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import structlog
+
 from service.api.ports import Store, Summary
 
 FRESH_S: Final = 2.0
+USABLE_S: Final = 10.0
 MAX_ORGANIZATIONS: Final = 1000
+
+log = structlog.get_logger(__name__)
 
 
 class _Entry(NamedTuple):
-    task: asyncio.Task[Summary]
-    started_at: float
+    summary: Summary
+    computed_at_s: float
 
 
 class Summaries:
-    """At most one computation per organisation at a time, and one in two seconds."""
+    """At most one computation per organisation at a time, and one in two seconds.
+
+    Whoever asks for one that is older gets it, if it is not much older, and has a new one made.
+    """
 
     def __init__(self, store: Store, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._monotonic = monotonic
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._tasks: dict[str, asyncio.Task[Summary]] = {}
 
     async def get(self, org_id: str) -> Summary:
-        """The summary, at most two seconds and the time of its computation old.
-
-        Raises Retryable when the database is away.
-        """
+        """A summary, some seconds old at the most. Raises Retryable when there is none."""
         entry = self._entries.get(org_id)
-        if entry is None or self._is_stale(entry):
+        age_s = float("inf") if entry is None else self._monotonic() - entry.computed_at_s
+        if entry is not None and age_s <= FRESH_S:
+            return entry.summary
+        task = self._tasks.get(org_id)
+        if task is None:
             task = asyncio.create_task(self._compute(org_id), name=f"summary {org_id}")
-            entry = _Entry(task, self._monotonic())
-            self._entries[org_id] = entry
+            self._tasks[org_id] = task
+            task.add_done_callback(lambda done: self._finish(org_id, done))
+        if entry is not None and age_s <= USABLE_S:
+            return entry.summary
+        # Shielded: one caller who goes away must not end the computation of the others.
+        return await asyncio.shield(task)
+
+    def forget(self, org_id: str) -> None:
+        """Something was changed here: the next caller gets one that is made from now on."""
+        self._entries.pop(org_id, None)
+        self._tasks.pop(org_id, None)
+
+    def _finish(self, org_id: str, task: asyncio.Task[Summary]) -> None:
+        is_current = self._tasks.get(org_id) is task
+        if is_current:
+            del self._tasks[org_id]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.warning("summary_failed", action="summary", error=str(error))
+        elif is_current:
+            self._entries[org_id] = _Entry(task.result(), self._monotonic())
             self._entries.move_to_end(org_id)
             while len(self._entries) > MAX_ORGANIZATIONS:
                 self._entries.popitem(last=False)
-        # Shielded: one caller who goes away must not end the computation of the others.
-        return await asyncio.shield(entry.task)
-
-    def forget(self, org_id: str) -> None:
-        """Something was changed here: the next caller gets a new one."""
-        self._entries.pop(org_id, None)
-
-    def _is_stale(self, entry: _Entry) -> bool:
-        if not entry.task.done():
-            return False
-        if entry.task.cancelled() or entry.task.exception() is not None:
-            return True
-        return self._monotonic() - entry.started_at > FRESH_S
 
     async def _compute(self, org_id: str) -> Summary:
         async with self._store.organization(org_id) as organization:

@@ -36,7 +36,7 @@ from service.api.ports import (
     TimelineFacts,
 )
 from service.api.problems import Problem, invalid, problem_of
-from service.api.summaries import FRESH_S, Summaries
+from service.api.summaries import FRESH_S, USABLE_S, Summaries
 from service.errors import Conflict, InvalidThresholds, NotFound, NotReady, Retryable, Stale
 from service.levels import Direction, Level, Reason
 from service.records import Source
@@ -300,10 +300,15 @@ async def test_many_askers_one_summary() -> None:
     assert {s.overrides for s in done} == {1}
     assert (await summaries.get("org")).overrides == 1
     clock[0] += FRESH_S + 0.1
+    assert (await summaries.get("org")).overrides == 1, "the old one, while a new one is made"
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert (await summaries.get("org")).overrides == 2
+    clock[0] += USABLE_S + 0.1
+    assert (await summaries.get("org")).overrides == 3, "too old to be shown"
     summaries.forget("org")
-    assert (await summaries.get("org")).overrides == 3
-    assert (await summaries.get("other")).overrides == 4
+    assert (await summaries.get("org")).overrides == 4
+    assert (await summaries.get("other")).overrides == 5
 
 
 async def test_a_failed_summary_is_not_kept() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from service.api.contract import problems
-from service.api.entry import authenticate
+from service.api.entry import credentials
 from service.api.models import SessionAnswer
 from service.api.problems import unauthorized
 from service.api.services import services_of
@@ -28,7 +28,7 @@ async def open_session(request: Request, response: Response) -> SessionAnswer:
     """Exchange a bearer token for an HttpOnly cookie that is good for 8 hours."""
     if "authorization" not in request.headers:
         raise unauthorized("Send a bearer token.")
-    caller = await authenticate(request)
+    caller = await credentials(request)
     secret = new_secret()
     await services_of(request).store.open_session(
         hash_of(secret), "session", caller.user_id, LIFETIME_S
