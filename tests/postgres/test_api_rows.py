@@ -11,7 +11,7 @@ from db import evaluation
 from db.actions import ActionParts
 from db.api_store import SET_ORGANIZATION, SET_ROLE, ApiStore
 from service.errors import SettingsError
-from tests.api_community import ORG, OTHER_ORG, settle
+from tests.api_community import ORG, OTHER_MEMBER, OTHER_ORG, settle
 from tests.postgres.api_client import settings_for
 
 SCOPED = """
@@ -46,6 +46,11 @@ async def admin(database: str) -> AsyncIterator[asyncpg.Connection]:
     await community.execute(
         "INSERT INTO due_organization (org_id, cause) SELECT org_id, 'time' FROM organization_fact"
     )
+    await community.execute(
+        "INSERT INTO engagement_confirmation_exception (block, org_id)"
+        " SELECT 0, org_id FROM organization_fact"
+    )
+    await community.respond(OTHER_MEMBER, 3, org_id=OTHER_ORG)
     for org in (ORG, OTHER_ORG):
         await community.execute(
             "INSERT INTO thresholds VALUES ($1, 1, 4, 2, 90, 60, 180, 'a', '', now())", org
@@ -56,6 +61,10 @@ async def admin(database: str) -> AsyncIterator[asyncpg.Connection]:
     )
     await community.execute(
         "INSERT INTO profile_fact SELECT now(), now(), user_id, 'm', 'member' FROM member"
+    )
+    await community.execute(
+        "INSERT INTO engagement_confirmation_exception (block, org_id)"
+        " SELECT 0, org_id FROM organization_fact"
     )
     for org in (ORG, OTHER_ORG):
         await community.execute(
