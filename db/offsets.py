@@ -37,14 +37,25 @@ class Stored(NamedTuple):
     stopped_at: datetime | None
 
 
-CLAIM: Final = """
-INSERT INTO stream_offset AS s (topic, partition, next_offset, epoch, owner, generation)
-SELECT topic, partition, start, 1, $4, $5
+BEGIN: Final = """
+INSERT INTO stream_offset (topic, partition, next_offset)
+SELECT topic, partition, start
 FROM unnest($1::text[], $2::int[], $3::bigint[]) AS wanted (topic, partition, start)
 ORDER BY topic, partition
-ON CONFLICT (topic, partition) DO UPDATE
-SET epoch = s.epoch + 1, owner = excluded.owner, generation = excluded.generation,
-    updated_at = engagement_now()
+ON CONFLICT (topic, partition) DO NOTHING"""
+
+# Rows that a transaction of the former owner still holds are left out: if that worker is frozen,
+# the server ends the transaction, but the other partitions need not wait for it.
+CLAIM: Final = """
+UPDATE stream_offset s
+SET epoch = s.epoch + 1, owner = $3, generation = $4, updated_at = engagement_now()
+FROM (
+    SELECT o.topic, o.partition
+    FROM unnest($1::text[], $2::int[]) AS wanted (topic, partition)
+    JOIN stream_offset o USING (topic, partition)
+    ORDER BY o.topic, o.partition FOR UPDATE OF o SKIP LOCKED
+) AS free
+WHERE s.topic = free.topic AND s.partition = free.partition
 RETURNING s.topic, s.partition, s.next_offset, s.epoch, s.consecutive_failures, s.stopped_at,
           s.fingerprint"""
 
@@ -100,16 +111,13 @@ async def claim(
 ) -> list[Claim]:
     """Claim partitions; `starts` gives where one that was never read begins.
 
-    The last claim wins: whoever held one of them before is fenced from now on.
+    The last claim wins: whoever held one of them before is fenced from now on. Partitions that the
+    former owner is writing to at this moment are not among the result.
     """
-    rows = await connection.fetch(
-        CLAIM,
-        [topic for topic, _ in starts],
-        [partition for _, partition in starts],
-        list(starts.values()),
-        owner,
-        generation,
-    )
+    topics = [topic for topic, _ in starts]
+    partitions = [partition for _, partition in starts]
+    await connection.execute(BEGIN, topics, partitions, list(starts.values()))
+    rows = await connection.fetch(CLAIM, topics, partitions, owner, generation)
     return [Claim(*row) for row in rows]
 
 

@@ -77,7 +77,10 @@ class BatchApplier:
         self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
 
     async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
-        """Claim partitions; one that was never read begins at the first record the topic has."""
+        """Claim partitions; one that was never read begins at the first record the topic has.
+
+        Those that their former owner still writes to are not among the result.
+        """
         ranges = await self._ranges(tps)
         starts = {(tp.topic, tp.partition): ranges[tp][0] for tp in tps}
         async with transaction(self._pool) as connection:
@@ -88,7 +91,8 @@ class BatchApplier:
         held = await self._check_claims(claims, ranges)
         for tp, claim in held.items():
             self._failures[tp] = claim.consecutive_failures
-        log.info("claimed", action="claim", partitions=len(held), generation=generation)
+        log.info("claimed", action="claim", partitions=len(held), generation=generation,
+                 held_by_others=len(tps) - len(held))  # fmt: skip
         return held
 
     async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:

@@ -49,7 +49,7 @@ class Applier(Protocol):
     """Applies batches and claims partitions; see `streams.applying`."""
 
     async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
-        """Claim partitions in the database. Raises Retryable."""
+        """Claim partitions in the database, those that can be had now. Raises Retryable."""
         ...
 
     async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:
@@ -250,7 +250,7 @@ class Lanes:
             self._claimer = asyncio.create_task(self._claim_in_background(), name="claimer")
 
     async def _claim_in_background(self) -> None:
-        backoff = Backoff(first_s=0.5, most_s=5.0)
+        backoff = Backoff(first_s=0.5, most_s=3.0)
         while self._unclaimed:
             await backoff.wait()
             try:
