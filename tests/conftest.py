@@ -20,6 +20,8 @@ from tests.servers import (
     run_sql,
 )
 
+pytest_plugins = ["tests.faults.reporting"]
+
 HERE = Path(__file__).parent
 TIERS = ("unit", "contract", "postgres", "kafka", "faults", "browser", "bench")
 WITHOUT_SERVERS = {"unit", "contract"}

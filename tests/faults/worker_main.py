@@ -1,0 +1,145 @@
+"""A worker as `faust -A streams.app worker` starts it, with failpoints and mutations of a test.
+
+    python -m tests.faults.worker_main PLAN.json
+
+The plan: `folder`, `name` (becomes part of its connections' application_name), `failpoints`,
+`mutations`, `constants` (module:NAME -> number). Everything is done by wrapping what the modules of
+the product hold, before the worker starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.faults import mutations
+from tests.faults.failpoints import Failpoint, Plan
+
+in_batch: ContextVar[bool] = ContextVar("in_batch", default=False)
+in_page: ContextVar[bool] = ContextVar("in_page", default=False)
+
+
+def main() -> None:
+    """Read the plan, wrap, become a Faust worker."""
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    plan = Plan(Path(given["folder"]), [Failpoint(**one) for one in given["failpoints"]])
+    for name in given["mutations"]:
+        mutations.MUTATIONS[name]()
+    for name, number in given["constants"].items():
+        module, _, constant = name.partition(":")
+        assert hasattr(import_module(module), constant), name
+        setattr(import_module(module), constant, number)
+    install(plan)
+    name_connections(given["name"])
+    from faust.cli.faust import cli
+
+    cli(["-A", "streams.app", "worker", "-l", "info"])
+
+
+def name_connections(name: str) -> None:
+    """Let the server see which worker a connection belongs to."""
+    runtime: Any = import_module("streams.runtime")
+    original = runtime.open_pool
+
+    async def open_pool(settings: Any, *, purpose: str, **options: Any) -> Any:
+        return await original(settings, purpose=f"{purpose}-{name}", **options)
+
+    runtime.open_pool = open_pool
+
+
+def before(owner: Any, attribute: str, plan: Plan, place: str) -> None:
+    """Arrive at a place before a coroutine function of the product runs."""
+    original = getattr(owner, attribute)
+
+    async def wrapped(*args: Any, **options: Any) -> Any:
+        await plan.arrive(place)
+        return await original(*args, **options)
+
+    setattr(owner, attribute, wrapped)
+
+
+def after(owner: Any, attribute: str, plan: Plan, place: str) -> None:
+    """Arrive at a place after a coroutine function of the product has returned something."""
+    original = getattr(owner, attribute)
+
+    async def wrapped(*args: Any, **options: Any) -> Any:
+        result = await original(*args, **options)
+        if result:
+            await plan.arrive(place)
+        return result
+
+    setattr(owner, attribute, wrapped)
+
+
+def around_commit(
+    module: Any, plan: Plan, places: tuple[str, str], concerns_us: ContextVar[bool]
+) -> None:
+    """Arrive at places before and after the COMMIT of a module's transactions."""
+    original = module.transaction
+
+    @asynccontextmanager
+    async def transaction(pool: Any) -> AsyncIterator[Any]:
+        concerns_us.set(False)
+        async with original(pool) as connection:
+            yield connection
+            if concerns_us.get():
+                await plan.arrive(places[0])
+        if concerns_us.get():
+            await plan.arrive(places[1])
+
+    module.transaction = transaction
+
+
+def install(plan: Plan) -> None:
+    """Wrap every place."""
+    offsets: Any = import_module("db.offsets")
+    applying: Any = import_module("streams.applying")
+    evaluator: Any = import_module("streams.evaluator")
+    lanes: Any = import_module("streams.lanes")
+    before(offsets, "claim", plan, "claim")
+    before(offsets, "advance", plan, "fence")
+    after(applying, "apply_rows", plan, "upserts")
+    offsets.advance = _noting(offsets.advance, in_batch, lambda _: True)
+    around_commit(applying, plan, ("commit", "committed"), in_batch)
+    after(import_module("db.due"), "take", plan, "taken")
+    after(import_module("db.evaluation").CaseReader, "read", plan, "read")
+    evaluating: Any = import_module("db.evaluating").Evaluating
+    evaluating.evaluate_due = _noting(
+        evaluating.evaluate_due, in_page, lambda page: page.evaluated > 0
+    )
+    around_commit(evaluator, plan, ("evaluated", "settled"), in_page)
+    before(import_module("streams.relay").Relay, "_send", plan, "send")
+    before(import_module("db.outbox"), "delete_sent", plan, "sent")
+    admit = lanes.Lanes.admit
+
+    def admit_or_drop(self: Any, batch: Any) -> None:
+        one = plan.due("admit")
+        if one is None or one.action != "drop":
+            admit(self, batch)
+
+    lanes.Lanes.admit = admit_or_drop
+
+
+def _noting(
+    original: Callable[..., Awaitable[Any]],
+    flag: ContextVar[bool],
+    does_work: Callable[[Any], bool],
+) -> Callable[..., Awaitable[Any]]:
+    """Raise the flag that says what the transaction is about, once there is something to commit."""
+
+    async def wrapped(*args: Any, **options: Any) -> Any:
+        result = await original(*args, **options)
+        flag.set(does_work(result))
+        return result
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    main()
