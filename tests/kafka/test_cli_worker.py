@@ -37,11 +37,14 @@ def test_start_and_end(
         code, took_s = worker.end(number)
         assert code == 0, worker.stderr
         assert took_s < 15
-        # Both ways of starting give the same lines, and nothing else.
+        # Both ways of starting give the same lines.
         events = [line["event"] for line in worker.log]
         assert events[0] == "worker_starting"
         assert events[-1] == "worker_stopped"
-        assert {line["logger"].split(".")[0] for line in worker.log} == {"streams"}
+        # Ours, and at most what the Kafka client warns of; nothing of Faust's own chatter.
+        loggers = {line["logger"].split(".")[0] for line in worker.log}
+        assert "streams" in loggers
+        assert loggers <= {"streams", "aiokafka"}
         assert not list(worker.cwd.iterdir())
         assert worker.process.stdout is not None
         printed = worker.process.stdout.read()
