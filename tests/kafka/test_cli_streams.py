@@ -165,7 +165,7 @@ def test_a_broker_that_is_not_there(settings: dict[str, str], command: list[str]
     found = engagement(*command, settings=gone)
     assert found.returncode == 1
     last = found.stderr.splitlines()[-1]
-    assert last.startswith("engagement: broker: KafkaConnectionError: Unable to bootstrap")
+    assert last.startswith("engagement: broker: ")
     assert last.endswith("See `engagement doctor`")
     assert "Traceback" not in found.stderr
 
