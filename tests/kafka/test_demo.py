@@ -113,7 +113,16 @@ def test_check(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [run.output]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGKILL,
+        # Takes the way of SIGINT.
+        pytest.param(signal.SIGTERM, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.nightly),
+    ],
+)
 def test_whatever_ends_it_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
     with demo(tmp_path) as run:
         run.wait_for("working it off")
