@@ -62,14 +62,6 @@ async def admin(database: str) -> AsyncIterator[asyncpg.Connection]:
     await community.execute(
         "INSERT INTO profile_fact SELECT now(), now(), user_id, 'm', 'member' FROM member"
     )
-    await community.execute(
-        "INSERT INTO engagement_confirmation_exception (block, org_id)"
-        " SELECT 0, org_id FROM organization_fact"
-    )
-    for org in (ORG, OTHER_ORG):
-        await community.execute(
-            "INSERT INTO engagement_confirmation_exception (block, org_id) VALUES (0, $1)", org
-        )
     yield community.connection
     await community.connection.close()
 
