@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # No more is fetched for a lane that holds this many; one fetch may bring a few at once.
 BATCHES_PER_LANE: Final = 2
+# A partition that is this far behind is being caught up with, not kept up with.
+BACKLOG_RECORDS: Final = 1_000
 DRAIN_TIMEOUT_S: Final = 10.0
 CLAIM_BUDGET_S: Final = 20.0
 MAX_LOSSES_PER_MINUTE: Final = 10
@@ -69,6 +71,7 @@ class Lane:
     """A claimed partition and the batches on their way into the database.
 
     `expected`, `admitted`: where the next batch to be fetched, and to be put in, has to start.
+    `behind`: records that the topic had beyond the last fetch.
     `retrying`: the database is away or busy, and the last attempt to apply failed for that.
     """
 
@@ -79,6 +82,7 @@ class Lane:
     # As long as `Lanes.reserve` lets in.
     batches: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
     outstanding: int = 0
+    behind: int = 0
     records: int = 0
     moved_at: float = field(default_factory=time.monotonic)
     retrying: bool = False
@@ -157,6 +161,12 @@ class Lanes:
         lane.outstanding += 1
         lane.records += len(batch.records)
         return True
+
+    def saw_end(self, tp: TP, end: int) -> None:
+        """Note where a partition's topic ends, as the last fetch knew it."""
+        lane = self._lanes.get(tp)
+        if lane is not None:
+            lane.behind = max(0, end - lane.expected)
 
     def admit(self, batch: Batch) -> None:
         """Put a batch into its lane; one from before the present claim is dropped."""
@@ -363,8 +373,12 @@ class Lanes:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether batches come faster than they are applied."""
-        return any(lane.outstanding >= BATCHES_PER_LANE for lane in self._lanes.values())
+        """Whether there is a backlog: more waits on the topics than a moment brings."""
+        return any(
+            lane.outstanding >= BATCHES_PER_LANE or lane.behind >= BACKLOG_RECORDS
+            for lane in self._lanes.values()
+            if not lane.stopped
+        )
 
     @property
     def is_idle(self) -> bool:

@@ -164,6 +164,7 @@ class BatchConsumer(driver.Consumer):
                 if not lanes.reserve(tp, batch):
                     break
                 yield tp, _message(tp, batch, generation)
+            lanes.saw_end(tp, self.highwater(tp) or 0)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim what is assigned, in PostgreSQL, and seek to what is applied there.
