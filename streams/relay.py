@@ -144,10 +144,7 @@ class Relay:
                 for topic, body, headers in self._messages(row):
                     key = row.message_key.encode()
                     pending.append(await producer.send(topic, body, key, headers=headers))
-            for letter in letters:
-                value, headers = self._letter(letter)
-                topic = settings.topic_dead_letter
-                pending.append(await producer.send(topic, value, letter.key, headers=headers))
+            pending += [await self._send_letter(producer, letter) for letter in letters]
             # Raises what the broker refused; the transaction is aborted then.
             await asyncio.gather(*pending)
         METRICS.published.labels(settings.topic_level).inc(len(rows))
@@ -165,13 +162,27 @@ class Relay:
         identity = level_message_id(row.message_key, row.revision)
         yield self._settings.topic_level, row.level_body, _headers(row, LEVEL_TYPE, identity)
 
-    def _letter(self, letter: DeadLetterRow) -> tuple[bytes | None, list[Header]]:
-        """Value and headers; a value that the topic does not take stays in the table alone."""
-        headers = _dead_letter_headers(letter)
-        size = len(letter.value or b"")
-        if size <= self._letter_bytes:
-            return letter.value, headers
-        return None, [*headers, ("dlq-value-omitted", str(size).encode())]
+    async def _send_letter(
+        self, producer: AIOKafkaProducer, letter: DeadLetterRow
+    ) -> asyncio.Future[object]:
+        """Send key, value and headers; a value that the topic does not take stays in the table."""
+        topic, value, headers = (
+            self._settings.topic_dead_letter, letter.value, _dead_letter_headers(letter),
+        )  # fmt: skip
+        if len(value or b"") > self._letter_bytes:
+            headers.append(("dlq-value-omitted", str(len(value or b"")).encode()))
+            value = None
+        if letter.key is not None or value is not None:
+            sent: asyncio.Future[object] = await producer.send(
+                topic, value, letter.key, headers=headers
+            )
+            return sent
+        # The client refuses to send a single record of neither, but not a batch of one.
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=headers)
+        partition = min(await producer.partitions_for(topic))
+        sent = await producer.send_batch(batch, topic, partition=partition)
+        return sent  # noqa: RET504 - the client has no types
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:
