@@ -33,6 +33,14 @@ class TopicLog(NamedTuple):
     messages: dict[str, list[Message]]
     ends: dict[tuple[str, int], int]
 
+    def and_later(self, later: TopicLog) -> TopicLog:
+        """What was read earlier and what is there now; what is in both counts once."""
+        merged = {}
+        for topic, messages in later.messages.items():
+            known = set(messages)
+            merged[topic] = [m for m in self.messages[topic] if m not in known] + messages
+        return TopicLog(merged, later.ends)
+
 
 def read_topics(bootstrap: str, topics: Iterable[str]) -> TopicLog:
     """Everything that is there now. Blocking; raises AssertionError when it takes too long."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,8 +19,10 @@ from service.settings import Settings, load_settings
 from streams.topics import apply_topics
 from tests.faults.audit import INSTALL_AUDIT
 from tests.faults.failpoints import Failpoint
+from tests.faults.kafka_log import TopicLog
 from tests.faults.verifier import Report, verify
 from tests.faults.workers import Worker
+from tests.owners import ROOT
 
 INPUT_KINDS: Final = ("attendance", "rsvp", "profile-update", "membership", "organization")
 OUTPUTS: Final = ("level", "change", "dead-letter")
@@ -27,6 +30,7 @@ SEND_TIMEOUT_S: Final = 120
 POLL_S: Final = 0.05
 IDLE_TIMEOUT_S: Final = 120.0
 
+GENERATIONS: Final = "SELECT count(DISTINCT generation) FROM stream_offset"
 UNDONE: Final = """
 SELECT (SELECT count(*) FROM due_member) + (SELECT count(*) FROM due_user)
      + (SELECT count(*) FROM due_batch)
@@ -102,16 +106,36 @@ class Scene:
         return worker
 
     async def ready_workers(self, *names: str) -> list[Worker]:
-        """Start some and wait until all are ready."""
+        """Start some and wait until all are ready and the group has come to rest."""
         workers = [self.worker(name) for name in names]
         for worker in workers:
             await worker.until_ready()
+        await self.until_settled()
         return workers
+
+    async def until_settled(self) -> None:
+        """Wait until every partition was claimed in the same generation of the group."""
+
+        async def settled() -> bool:
+            return bool(await self.value(GENERATIONS) == 1)
+
+        await self.until("the group to settle", settled, 60)
 
     async def stop_workers(self) -> None:
         """SIGTERM to those that run; each has to end well in time."""
         running = [worker for worker in self.workers if worker.running]
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in running))
+
+    async def command(self, *arguments: str) -> str:
+        """Run `engagement ...` with the scene's settings; its output."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "service.cli.main", *arguments,
+            env=self.environment, cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, output.decode()
+        return output.decode()
 
     # --- input
 
@@ -127,6 +151,7 @@ class Scene:
                 "message.timeout.ms": SEND_TIMEOUT_S * 1000,
                 "queue.buffering.max.messages": 1_000_000,
                 "linger.ms": 5,
+                "message.max.bytes": 1_100_000,
                 "log_level": 0,
             }
         )
@@ -193,7 +218,9 @@ class Scene:
 
     # --- waiting
 
-    async def until(self, what: str, true: Any, timeout_s: float) -> float:
+    async def until(
+        self, what: str, true: Callable[[], Awaitable[bool]], timeout_s: float
+    ) -> float:
         """Wait until the coroutine function says so, the database's outages aside; seconds."""
         began = time.monotonic()
         while True:
@@ -240,15 +267,28 @@ class Scene:
 
     # --- the end
 
-    async def check(self) -> Report:
-        """Stop the workers and hold everything against the oracle."""
-        await self.stop_workers()
-        return await verify(self.bootstrap, self.database_url, self.topics)
+    async def verify(
+        self,
+        *,
+        earlier: TopicLog | None = None,
+        rejects: Callable[[str, bytes], bool] | None = None,
+    ) -> Report:
+        """Hold everything against the oracle; see `tests.faults.verifier`."""
+        assert not any(worker.running for worker in self.workers), "workers still run"
+        return await verify(
+            self.bootstrap, self.database_url, self.topics, earlier=earlier, rejects=rejects
+        )
 
-    async def finish(self, timeout_s: float = IDLE_TIMEOUT_S) -> Report:
-        """Wait until all is done; then everything has to be as the oracle says."""
+    async def finish(
+        self,
+        timeout_s: float = IDLE_TIMEOUT_S,
+        *,
+        rejects: Callable[[str, bytes], bool] | None = None,
+    ) -> Report:
+        """Wait until all is done and stop; then everything has to be as the oracle says."""
         await self.until_idle(timeout_s)
-        report = await self.check()
+        await self.stop_workers()
+        report = await self.verify(rejects=rejects)
         self.require(report)
         return report
 

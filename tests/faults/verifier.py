@@ -6,7 +6,7 @@ The input log is read back from Kafka and folded from zero; nothing is taken fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -52,18 +52,36 @@ class Report:
         return "\n".join(shown) or f"{self.records} records, all exact"
 
 
-async def verify(bootstrap: str, database_url: str, topics: Mapping[str, str]) -> Report:
-    """Check a scene whose workers have stopped. `topics`: kind -> name, the outputs included."""
+Rejects = Callable[[str, bytes], bool]
+
+
+async def verify(
+    bootstrap: str,
+    database_url: str,
+    topics: Mapping[str, str],
+    *,
+    earlier: TopicLog | None = None,
+    rejects: Rejects | None = None,
+) -> Report:
+    """Check a scene whose workers have stopped. `topics`: kind -> name, the outputs included.
+
+    `earlier`: records that were read before they were truncated or deleted. `rejects` says of a
+    topic's kind and a good record's value whether the test made the database refuse it.
+    """
     state = await read_state(database_url)
     log = await asyncio.to_thread(read_topics, bootstrap, topics.values())
-    return await asyncio.to_thread(check, state, log, topics)
+    if earlier is not None:
+        log = earlier.and_later(log)
+    return await asyncio.to_thread(check, state, log, topics, rejects)
 
 
-def check(state: State, log: TopicLog, topics: Mapping[str, str]) -> Report:
+def check(
+    state: State, log: TopicLog, topics: Mapping[str, str], rejects: Rejects | None = None
+) -> Report:
     """Compare; pure."""
     report = Report()
     inputs = {kind: topics[kind] for kind in KINDS}
-    oracle, refused = fold(log, inputs, state.now, report)
+    oracle, refused = fold(log, inputs, state.now, report, rejects)
     check_facts(report, oracle, state)
     check_levels(report, oracle, state)
     check_offsets(report, state, log, {topics[kind] for kind in KINDS})
@@ -85,17 +103,24 @@ def check(state: State, log: TopicLog, topics: Mapping[str, str]) -> Report:
 
 
 def fold(
-    log: TopicLog, inputs: Mapping[str, str], now: datetime, report: Report
+    log: TopicLog,
+    inputs: Mapping[str, str],
+    now: datetime,
+    report: Report,
+    rejects: Rejects | None,
 ) -> tuple[Oracle, dict[Place, tuple[str, Message]]]:
     """The oracle after all input, and the records that it refuses with their codes."""
     oracle = Oracle()
     refused: dict[Place, tuple[str, Message]] = {}
     for kind, topic in inputs.items():
         for one in log.messages[topic]:
+            report.records += 1
+            if rejects is not None and one.value is not None and rejects(kind, one.value):
+                refused[one.place] = ("rejected", one)
+                continue
             code = oracle.apply(
                 kind, one.key, one.value, now=now, timestamp=one.recorded_at, headers=one.headers
             )
-            report.records += 1
             if code is not None:
                 refused[one.place] = (code, one)
     return oracle, refused
@@ -103,7 +128,11 @@ def fold(
 
 def erased_keys(log: TopicLog, topic: str) -> set[str]:
     """The keys of all membership tombstones."""
-    return {(one.key or b"").decode() for one in log.messages[topic] if one.value is None}
+    return {
+        (one.key or b"").decode(errors="replace")
+        for one in log.messages[topic]
+        if one.value is None
+    }
 
 
 def check_facts(report: Report, oracle: Oracle, state: State) -> None:
