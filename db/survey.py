@@ -51,7 +51,8 @@ _MANY_LENGTHS: Final = "coalesce(wr.counted_for, $5::interval)"
 _SURVEY: Final = """
 , attended AS (
     SELECT f.member_id,
-           count(*) FILTER (WHERE f.occurred_at > $3::timestamptz - {length} AND f.occurred_at <= $3) AS counted,
+           count(*) FILTER (WHERE f.occurred_at > $3::timestamptz - {length}
+                                  AND f.occurred_at <= $3) AS counted,
            max(f.occurred_at) FILTER (WHERE f.occurred_at <= $3) AS last,
            min(f.occurred_at) AS first
     FROM attendance_fact f{windows}
@@ -59,7 +60,8 @@ _SURVEY: Final = """
     GROUP BY f.member_id
 ), responded AS (
     SELECT f.member_id,
-           count(*) FILTER (WHERE f.responded_at > $3::timestamptz - {length} AND f.responded_at <= $3)
+           count(*) FILTER (WHERE f.responded_at > $3::timestamptz - {length}
+                                  AND f.responded_at <= $3)
                AS counted,
            max(f.responded_at) FILTER (WHERE f.responded_at <= $3) AS last,
            min(f.responded_at) AS first
@@ -99,7 +101,8 @@ SELECT count(*) FILTER (WHERE d.stale OR d.due),
                ELSE e.verdict_key IS NULL OR substr(e.verdict_key, 1, length($11)) <> $11
            END)
            OR (e.computed_source = 'claude' AND e.computed_level = 'new'
-               AND e.rules_level <> 'new' AND j.joined_at <= $3::timestamptz - coalesce(t.new_for, $9))
+               AND e.rules_level <> 'new'
+               AND j.joined_at <= $3::timestamptz - coalesce(t.new_for, $9))
        )))
 FROM engagement e
 JOIN member m ON m.member_id = e.member_id AND m.member_id >= $1 AND m.member_id < $2
