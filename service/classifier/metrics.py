@@ -28,6 +28,8 @@ class ClaudeMetrics:
         self.fallbacks = Counter(
             "engagement_claude_fallbacks", "Times that the rules had to do, by reason", ["reason"]
         )
+        for budget in ("budget_calls", "budget_tokens"):
+            self.fallbacks.labels(budget)  # shown from zero on: what begins at one is no increase
         self.lookups = Counter(
             "engagement_claude_lookups", "Verdicts looked up for members, by result", ["result"]
         )
