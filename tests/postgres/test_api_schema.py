@@ -52,9 +52,7 @@ async def api(database: str) -> AsyncIterator[ApiProcess]:
 async def explore(api: ApiProcess, folder: Path, examples: int) -> tuple[int, str]:
     """Run schemathesis over the whole description; its exit code and what it says."""
     config = folder / "schemathesis.toml"
-    config.write_text(
-        CONFIG.format(address=api.address, token=api.token(ADMIN), examples=examples)
-    )
+    config.write_text(CONFIG.format(address=api.address, token=api.token(ADMIN), examples=examples))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run",
         f"{api.address}/openapi.json", "--no-color",

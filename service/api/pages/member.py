@@ -14,14 +14,15 @@ from service.api import cursors, presenting
 from service.api.contract import InScope, UserId
 from service.api.entry import Scope
 from service.api.models import MAX_NOTES
+from service.api.pages import words
 from service.api.pages.charts import timeline
 from service.api.pages.doors import Instead, PageRoute, PageWriteRoute, read_form
 from service.api.pages.rendering import (
     base_of,
     context,
-    digest_of,
     is_part,
     page,
+    part,
     refreshed,
     see_other,
 )
@@ -69,15 +70,13 @@ class Draft:
 
 @reads.get("/members/{user}")
 async def member(request: Request, user: UserId, scope: InScope) -> Response:
-    """The page, or one of the parts that refresh themselves."""
+    """The page, or the part of it that refreshes itself."""
     record = await _known(scope, user)
     values = await _values(request, scope, record)
-    if is_part(request):
-        part = "_member_now.html" if request.query_params.get("part") == "now" else None
-        if part is None:
-            raise not_found()
-        return refreshed(request, part, values)
-    return page("member.html", values)
+    if not is_part(request):
+        return page("member.html", values)
+    level = "none" if record.level is None else words.LEVELS[record.level]
+    return refreshed(request, values["rendered"], f"Updated. Level: {level}.")
 
 
 @reads.get("/members/{user}/history")
@@ -196,7 +195,8 @@ async def _values(
         **_history(entries or ()),
     )
     values["title"] = record.display_name or record.user_id
-    values["digest"] = digest_of("_member_now.html", values)
+    values["rendered"] = part("_member_now.html", values)
+    values["part"] = values["rendered"].html
     values.update(_outcome(values["draft"], now))
     return values
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from service.api import cursors
 from service.api.contract import InScope
 from service.api.pages.doors import PageRoute
-from service.api.pages.rendering import context, digest_of, is_part, page, refreshed
+from service.api.pages.rendering import context, is_part, page, part, refreshed
 from service.api.ports import MemberRow, MemberSort
 from service.api.problems import Problem
 from service.api.routes.members import MemberFilter
@@ -96,11 +96,11 @@ async def members(request: Request, scope: InScope) -> Response:
             for level in filter_.level
         },
     )
-    if is_part(request):
-        part = refreshed(request, "_members.html", values)
-        if "seen" not in request.query_params:
-            # The reader went somewhere: the address says so, without the form's empty fields.
-            part.headers["HX-Push-Url"] = values["base"] + "/members" + address(filter_)
-        return part
-    values["digest"] = digest_of("_members.html", values)
-    return page("members.html", values)
+    rendered = part("_members.html", values)
+    if not is_part(request):
+        return page("members.html", {**values, "part": rendered.html})
+    response = refreshed(request, rendered)
+    if "seen" not in request.query_params:
+        # The reader went somewhere: the address says so, without the form's empty fields.
+        response.headers["HX-Push-Url"] = values["base"] + "/members" + address(filter_)
+    return response

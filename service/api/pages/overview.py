@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.contract import InScope
 from service.api.pages.charts import distribution, movement_chart
 from service.api.pages.doors import DetachedPageRoute
-from service.api.pages.rendering import context, digest_of, is_part, page, refreshed
+from service.api.pages.rendering import context, is_part, page, part, refreshed
 from service.api.services import services_of
 
 detached = APIRouter(route_class=DetachedPageRoute, include_in_schema=False)
@@ -28,7 +28,7 @@ async def overview(request: Request, scope: InScope) -> Response:
         distribution=distribution(found.levels),
         chart=movement_chart(found.movements, found.as_of.date()),
     )
+    rendered = part("_overview.html", values)
     if is_part(request):
-        return refreshed(request, "_overview.html", values)
-    values["digest"] = digest_of("_overview.html", values)
-    return page("overview.html", values)
+        return refreshed(request, rendered)
+    return page("overview.html", {**values, "part": rendered.html})

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api.entry import Scope
-from service.api.pages import words
+from service.api.pages import marks, words
 from service.api.services import services_of
 from service.api.sessions import CSRF_FIELD, CSRF_HEADER, csrf_token
 from service.api.static import asset
@@ -40,6 +42,10 @@ HTMX_CONFIG: Final = {
 }
 
 
+# Takes the place of a digest until it is known; no name or note can hold it.
+_DIGEST: Final = secrets.token_hex(16)
+
+
 def person(display_name: str | None, user_id: str) -> str:
     """A name to show: the display name as plain text, else the id."""
     return (plain_name(display_name) if display_name else "") or user_id
@@ -61,13 +67,16 @@ def environment() -> jinja2.Environment:
         number=words.number,
         events=words.events,
         members=words.members,
-        iso=lambda at: at.isoformat().replace("+00:00", "Z"),
         level_name=lambda level: words.LEVELS[level],
         level_class=lambda level: words.LEVEL_CLASSES[level],
         path=lambda text: quote(text, safe=""),
     )
     made.globals.update(
         asset=asset,
+        badge=marks.badge,
+        move=marks.move,
+        time=marks.time,
+        moment=marks.moment,
         words=words,
         Level=Level,
         status_labels=STATUS_LABELS,
@@ -115,23 +124,32 @@ def page(template: str, values: dict[str, Any], status: int = 200) -> Response:
     return HTMLResponse(text, status_code=status, headers={"Vary": "HX-Request"})
 
 
-def refreshed(request: Request, template: str, values: dict[str, Any]) -> Response:
-    """A part that asks for itself every few seconds: 204 unless it would look different.
+class Part(NamedTuple):
+    """A part of a page that asks for itself every few seconds, and what it looks like in short."""
 
-    The part carries a digest of itself, and sends it along as `seen`.
+    html: Markup
+    digest: str
+
+
+def part(template: str, values: dict[str, Any]) -> Part:
+    """Render a part. It holds a digest of itself, which it sends along as `seen`."""
+    text = environment().get_template(template).render({**values, "digest": _DIGEST})
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Part(Markup(text.replace(_DIGEST, digest)), digest)  # noqa: S704 - just rendered
+
+
+def refreshed(request: Request, rendered: Part, announcement: str = "") -> Response:
+    """A part by itself: 204 unless it looks different from what the browser has.
+
+    `announcement` is for those who listen to the page.
     """
-    digest = digest_of(template, values)
-    if request.query_params.get("seen") == digest:
+    if request.query_params.get("seen") == rendered.digest:
         return Response(status_code=204)
-    return page(template, {**values, "digest": digest, "is_refresh": True})
-
-
-def digest_of(template: str, values: dict[str, Any]) -> str:
-    """What a part looks like, in 16 characters."""
-    text = (
-        environment().get_template(template).render({**values, "digest": "", "is_refresh": False})
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = str(rendered.html)
+    if announcement:
+        values = {"announcement": announcement}
+        text += environment().get_template("_announcement.html").render(values)
+    return HTMLResponse(text, headers={"Vary": "HX-Request"})
 
 
 def see_other(address: str, **query: str) -> Response:
