@@ -14,7 +14,8 @@ from db.judging import KeepingJudge
 from db.overrides import Overriding
 from db.pool import Connection
 from db.preview import Previewing
-from service.api.ports import Actions, ErasureReceipt, ThresholdsPreview
+from service.api.ports import Actions
+from service.api.values import ErasureReceipt, ThresholdsPreview
 from service.classifier.choice import uses_claude
 from service.errors import NotFound
 from service.levels import Level

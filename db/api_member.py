@@ -9,7 +9,7 @@ import asyncpg
 
 from db.api_rows import level_or_none
 from db.pool import Connection
-from service.api.ports import (
+from service.api.values import (
     HistoryEntry,
     HistoryPosition,
     ImprovementState,

@@ -21,7 +21,7 @@ from db.api_rows import (
     member_row,
 )
 from db.pool import Connection
-from service.api.ports import MemberQuery, MemberRow, MemberSort
+from service.api.values import MemberQuery, MemberRow, MemberSort
 
 
 class _Order(NamedTuple):

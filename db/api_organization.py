@@ -18,14 +18,13 @@ from db.api_sessions import read_session_user
 from db.api_summary import read_summary
 from db.api_thresholds import read_versions
 from db.pool import Connection
-from service.api.ports import (
-    Actions,
+from service.api.ports import Actions, Organization
+from service.api.values import (
     HistoryEntry,
     HistoryPosition,
     MemberQuery,
     MemberRecord,
     MemberRow,
-    Organization,
     Standing,
     Summary,
     ThresholdsVersion,

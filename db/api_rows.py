@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from service.api.ports import MemberRow
+from service.api.values import MemberRow
 from service.levels import Level, Reason
 from service.records import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from db.pool import Connection
-from service.api.ports import SessionKind
+from service.api.values import SessionKind
 
 # Sessions belong to no organisation: transactions about them see the rows of none.
 NO_ORGANIZATION: Final = ""

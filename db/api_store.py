@@ -18,7 +18,8 @@ from db.api_sessions import (
 from db.errors import translated
 from db.migrate import require_current
 from db.pool import ACQUIRE_TIMEOUT_S, Connection, Pool, open_pool
-from service.api.ports import Organization, SessionKind, Store
+from service.api.ports import Organization, Store
+from service.api.values import SessionKind
 from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings
 

@@ -16,7 +16,7 @@ from db.api_rows import (
     member_row,
 )
 from db.pool import Connection
-from service.api.ports import MemberRow, RunState, Summary
+from service.api.values import MemberRow, RunState, Summary
 from service.levels import RANK, Direction, Level, direction
 
 DAYS: Final = 30

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from db.pool import Connection
-from service.api.ports import ThresholdsVersion
+from service.api.values import ThresholdsVersion
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 SELECT_VERSIONS: Final = """

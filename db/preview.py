@@ -11,7 +11,7 @@ from db import offsets, verdicts
 from db import thresholds as versions
 from db.evaluation import read_organizations
 from db.pool import Connection
-from service.api.ports import ThresholdsPreview
+from service.api.values import ThresholdsPreview
 from service.classifier.keys import verdict_key
 from service.classifier.situation import Situation, situation_of
 from service.evaluation import evaluate

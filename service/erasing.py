@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from service.api.ports import ErasureReceipt, Remaining
+from service.api.values import ErasureReceipt, Remaining
 
 # Kafka has no delete for one record in the middle of a topic; these expire by its own retention.
 REMAINING: Final = (

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import chain, zip_longest
 from typing import Final
 
-from service.api.ports import PreviewExample, ThresholdsPreview
+from service.api.values import PreviewExample, ThresholdsPreview
 from service.levels import Level
 from service.rules import classify
 from service.signals import Activity, signals_at

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.api.ports import OrganizationStatus, Standing
 from service.api.problems import Problem, not_found
+from service.api.values import OrganizationStatus, Standing
 
 ADMIN_ONLY: Final = "Only administrators of this organisation can do this."
 SUSPENDED: Final = (

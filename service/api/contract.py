@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Header, Path, Response
 
 from service.api.entry import Scope, scope_of
-from service.api.ports import MemberRecord
 from service.api.problems import MEDIA_TYPE, Problem
+from service.api.values import MemberRecord
 from service.events import ID_PATTERN
 
 OrgId = Annotated[

@@ -9,7 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from service.api.ports import (
+from service.api.problems import Problem
+from service.api.values import (
     HistoryEntry,
     HistoryPosition,
     LevelChangeEntry,
@@ -18,7 +19,6 @@ from service.api.ports import (
     MemberRow,
     MemberSort,
 )
-from service.api.problems import Problem
 
 MAX_LENGTH: Final = 400
 PATTERN: Final = r"^[A-Za-z0-9_-]+$"

@@ -17,11 +17,12 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.access import admit, admit_writing
-from service.api.ports import Organization, Standing
+from service.api.ports import Organization
 from service.api.problems import Problem, not_found, unauthorized
 from service.api.services import Services, services_of
 from service.api.sessions import UNSAFE, check_csrf, hash_of, session_secret
 from service.api.tokens import BadToken
+from service.api.values import Standing
 from service.events import ID_PATTERN
 
 BODY_TIMEOUT_S: Final = 10.0

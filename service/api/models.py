@@ -15,7 +15,7 @@ from pydantic import (
     StrictInt,
 )
 
-from service.api.ports import OrganizationStatus
+from service.api.values import OrganizationStatus
 from service.events import parse_instant
 from service.levels import Direction, Level, Reason
 from service.records import Cause, SignalsRecord, Source

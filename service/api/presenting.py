@@ -32,7 +32,7 @@ from service.api.models import (
     ThresholdsItem,
     Transition,
 )
-from service.api.ports import (
+from service.api.values import (
     ErasureReceipt,
     HistoryEntry,
     LevelChangeEntry,

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from service.api.ports import Store, Summary
+from service.api.ports import Store
+from service.api.values import Summary
 
 FRESH_S: Final = 2.0
 USABLE_S: Final = 10.0

@@ -13,7 +13,7 @@ from db import evaluation, migrate
 from db import thresholds as versions
 from db.preview import Previewing
 from db.thresholds import Version
-from service.api.ports import ThresholdsPreview
+from service.api.values import ThresholdsPreview
 from service.classifier.choice import uses_claude
 from service.cli.output import instant, print_table, shown
 from service.cli.running import connected, with_settings

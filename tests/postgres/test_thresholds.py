@@ -17,7 +17,7 @@ from db.explanations import ExplanationCache
 from db.judging import ClaudeJudge
 from db.pool import Connection, transaction
 from db.preview import Previewing
-from service.api.ports import ThresholdsPreview
+from service.api.values import ThresholdsPreview
 from service.errors import Conflict, InvalidInput, InvalidThresholds, Refused, Stale
 from service.levels import Level
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds

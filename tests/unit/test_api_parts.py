@@ -23,7 +23,9 @@ from service.api.access import admit, admit_writing, is_admin, is_member
 from service.api.contract import expected_revision
 from service.api.middleware import CONTENT_SECURITY_POLICY
 from service.api.pages import charts, words
-from service.api.ports import (
+from service.api.problems import Problem, invalid, problem_of
+from service.api.summaries import FRESH_S, USABLE_S, Summaries
+from service.api.values import (
     HistoryPosition,
     MemberPosition,
     MemberQuery,
@@ -35,8 +37,6 @@ from service.api.ports import (
     Summary,
     TimelineFacts,
 )
-from service.api.problems import Problem, invalid, problem_of
-from service.api.summaries import FRESH_S, USABLE_S, Summaries
 from service.errors import Conflict, InvalidThresholds, NotFound, NotReady, Retryable, Stale
 from service.levels import Direction, Level, Reason
 from service.records import Source

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from service.api.pages import words
-from service.api.ports import TimelineFacts
+from service.api.values import TimelineFacts
 from service.levels import Direction, Level
 
 # ------------------------------------------------------------------------------- distribution

@@ -26,8 +26,8 @@ from service.api.pages.rendering import (
     refreshed,
     see_other,
 )
-from service.api.ports import MemberRecord
 from service.api.problems import Problem, not_found, problem_of
+from service.api.values import MemberRecord
 from service.errors import Refused
 from service.levels import Level
 

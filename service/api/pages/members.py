@@ -12,9 +12,9 @@ from service.api import cursors
 from service.api.contract import InScope
 from service.api.pages.doors import PageRoute
 from service.api.pages.rendering import context, is_part, page, part, refreshed
-from service.api.ports import MemberRow, MemberSort
 from service.api.problems import Problem
 from service.api.routes.members import MemberFilter
+from service.api.values import MemberRow, MemberSort
 from service.levels import Level
 
 PAGE_SIZE: Final = 50

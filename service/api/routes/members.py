@@ -18,8 +18,8 @@ from service.api.contract import (
 )
 from service.api.entry import AdminRoute, AdminWriteRoute, ErasureRoute, MemberRoute
 from service.api.models import Accepted, HistoryPage, Me, Member, MemberPage, Receipt
-from service.api.ports import MemberQuery, MemberSort
 from service.api.problems import not_found
+from service.api.values import MemberQuery, MemberSort
 from service.levels import Level
 
 MAX_LIMIT: Final = 200
