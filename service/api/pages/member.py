@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
-from service.api import cursors, presenting
+from service.api import cursors
 from service.api.contract import InScope, UserId
 from service.api.entry import Scope
-from service.api.models import MAX_NOTES
+from service.api.models.common import MAX_NOTES
 from service.api.pages import words
 from service.api.pages.charts import timeline
 from service.api.pages.doors import Instead, PageRoute, PageWriteRoute, read_form
+from service.api.pages.override_form import EXPIRIES, Draft, checked, draft_of, outcome_of
 from service.api.pages.rendering import (
     base_of,
     context,
@@ -26,21 +25,13 @@ from service.api.pages.rendering import (
     refreshed,
     see_other,
 )
+from service.api.presenting import members as presenting
 from service.api.problems import Problem, not_found, problem_of
 from service.api.values import MemberRecord
 from service.errors import Refused
-from service.levels import Level
 
 HISTORY_SIZE: Final = 20
 
-# How long an override may be chosen to last; `at` gives a time of its own.
-EXPIRIES: Final = {
-    "never": "Until cleared",
-    "7": "7 days",
-    "30": "30 days",
-    "90": "90 days",
-    "at": "Until a time (UTC)",
-}
 DONE: Final = {
     "set": "The override is set.",
     "cleared": "The override is cleared; the computed level shows again.",
@@ -49,23 +40,6 @@ DONE: Final = {
 
 reads = APIRouter(route_class=PageRoute, include_in_schema=False)
 writes = APIRouter(route_class=PageWriteRoute, include_in_schema=False)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What was entered into the override form, and what is wrong with it."""
-
-    level: str = ""
-    notes: str = ""
-    expiry: str = "never"
-    expires_at: str = ""
-    revision: int = 0
-    problems: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def errors(self) -> dict[str, str]:
-        """Field to problem."""
-        return dict(self.problems)
 
 
 @reads.get("/members/{user}")
@@ -94,14 +68,14 @@ async def history(request: Request, user: UserId, scope: InScope) -> Response:
 async def preview(request: Request, user: UserId, scope: InScope) -> Response:
     """What the override that is being entered would replace."""
     record = await _known(scope, user)
-    draft = _draft(request.query_params)
+    draft = draft_of(request.query_params)
     now = await scope.organization.clock()
     values = context(
         request,
         scope,
         record=record,
         draft=draft,
-        **_outcome(draft, now),
+        **outcome_of(draft, now),
     )
     return page("_override_preview.html", values)
 
@@ -110,9 +84,9 @@ async def preview(request: Request, user: UserId, scope: InScope) -> Response:
 async def set_override(request: Request, user: UserId, scope: InScope) -> Response:
     """Set an override from the form."""
     record = await _known(scope, user)
-    draft = _draft(await read_form(request))
-    outcome = _outcome(draft, await scope.organization.clock())
-    draft = _checked(draft, outcome)
+    draft = draft_of(await read_form(request))
+    outcome = outcome_of(draft, await scope.organization.clock())
+    draft = checked(draft, outcome)
     if draft.problems:
         return await _again(request, scope, record, draft, 422)
     try:
@@ -133,7 +107,7 @@ async def set_override(request: Request, user: UserId, scope: InScope) -> Respon
 @writes.post("/members/{user}/override/clear")
 async def clear_override(request: Request, user: UserId, scope: InScope) -> Response:
     """Clear the override."""
-    draft = _draft(await read_form(request))
+    draft = draft_of(await read_form(request))
     try:
         await scope.organization.actions.clear_override(
             scope.org_id,
@@ -197,7 +171,7 @@ async def _values(
     values["title"] = record.display_name or record.user_id
     values["rendered"] = part("_member_now.html", values)
     values["part"] = values["rendered"].html
-    values.update(_outcome(values["draft"], now))
+    values.update(outcome_of(values["draft"], now))
     return values
 
 
@@ -233,48 +207,3 @@ async def _refused(
 
 def _address(scope: Scope, user: str) -> str:
     return f"{base_of(scope.org_id)}/members/{quote(user, safe='')}"
-
-
-# ----------------------------------------------------------------------------------- the form
-
-
-def _draft(form: Mapping[str, str]) -> Draft:
-    revision = form.get("revision", "")
-    return Draft(
-        level=form.get("level", ""),
-        notes=form.get("notes", "").replace("\r\n", "\n").strip(),
-        expiry=form.get("expiry", "never"),
-        expires_at=form.get("expires_at", ""),
-        revision=int(revision) if revision.isdecimal() and len(revision) < 18 else -1,  # noqa: PLR2004
-    )
-
-
-def _outcome(draft: Draft, now: datetime) -> dict[str, Any]:
-    """The chosen level and expiry, where they make sense."""
-    level = Level(draft.level) if draft.level in set(Level) else None
-    expires_at = None
-    if draft.expiry == "at":
-        try:
-            expires_at = datetime.fromisoformat(draft.expires_at)
-            if expires_at.tzinfo is None:
-                expires_at = expires_at.replace(tzinfo=UTC)
-        except ValueError:
-            expires_at = None
-    elif draft.expiry in EXPIRIES and draft.expiry != "never":
-        expires_at = now + timedelta(days=int(draft.expiry))
-    return {"level": level, "expires_at": expires_at}
-
-
-def _checked(draft: Draft, outcome: Mapping[str, Any]) -> Draft:
-    problems = []
-    if outcome["level"] is None:
-        problems.append(("level", "Choose a level."))
-    if not draft.notes:
-        problems.append(("notes", "Say why: those who come after you will want to know."))
-    elif len(draft.notes) > MAX_NOTES or "\0" in draft.notes:
-        problems.append(("notes", f"At most {MAX_NOTES} characters of plain text."))
-    if draft.expiry not in EXPIRIES:
-        problems.append(("expiry", "Choose how long."))
-    elif draft.expiry == "at" and outcome["expires_at"] is None:
-        problems.append(("expires_at", "Give a day and a time."))
-    return replace(draft, problems=tuple(problems))

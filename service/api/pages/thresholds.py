@@ -8,13 +8,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from service.api import presenting
 from service.api.contract import InScope
 from service.api.entry import Scope
-from service.api.models import ThresholdsBody, ThresholdsRequest
+from service.api.models.organizations import ThresholdsBody, ThresholdsRequest
 from service.api.pages.charts import distribution
 from service.api.pages.doors import Instead, PageRoute, PageWriteRoute, read_form
 from service.api.pages.rendering import base_of, context, is_part, page, see_other
+from service.api.presenting import organizations as presenting
 from service.api.problems import Problem, problem_of
 from service.api.routes.organizations import numbers
 from service.errors import InvalidThresholds, Refused

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api import cursors, presenting
+from service.api import cursors
 from service.api.contract import (
     ETAG_HEADER,
     InScope,
@@ -17,7 +17,10 @@ from service.api.contract import (
     set_etag,
 )
 from service.api.entry import AdminRoute, AdminWriteRoute, ErasureRoute, MemberRoute
-from service.api.models import Accepted, HistoryPage, Me, Member, MemberPage, Receipt
+from service.api.models.actions import Accepted, Receipt
+from service.api.models.members import HistoryPage, Me, Member, MemberPage
+from service.api.presenting import members as presenting
+from service.api.presenting import own as presenting_own
 from service.api.problems import not_found
 from service.api.values import MemberQuery, MemberSort
 from service.levels import Level
@@ -90,7 +93,7 @@ async def read_own_status(org: OrgId, scope: InScope) -> Me:
     """How the caller stands in this organisation, in words for the caller."""
     del org
     record = await scope.organization.member(scope.caller.user_id)
-    return presenting.me(record, scope.standing.org_name)
+    return presenting_own.me(record, scope.standing.org_name)
 
 
 @reads.get("/members", responses=problems(403, 422), tags=["members"])

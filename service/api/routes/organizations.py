@@ -6,10 +6,9 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 
-from service.api import presenting
 from service.api.contract import InScope, OrgId, problems
 from service.api.entry import AdminRoute, AdminWriteRoute, DetachedAdminRoute
-from service.api.models import (
+from service.api.models.organizations import (
     PreviewAnswer,
     PreviewRequest,
     SummaryAnswer,
@@ -17,6 +16,7 @@ from service.api.models import (
     ThresholdsBody,
     ThresholdsRequest,
 )
+from service.api.presenting import organizations as presenting
 from service.api.services import services_of
 from service.thresholds import Thresholds
 

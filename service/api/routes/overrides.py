@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api import presenting
 from service.api.contract import (
     ETAG_HEADER,
     IfMatch,
@@ -16,7 +15,9 @@ from service.api.contract import (
     set_etag,
 )
 from service.api.entry import AdminWriteRoute, Scope
-from service.api.models import ClearRequest, Member, OverrideRequest
+from service.api.models.actions import ClearRequest, OverrideRequest
+from service.api.models.members import Member
+from service.api.presenting import members as presenting
 from service.api.problems import not_found
 
 writes = APIRouter(route_class=AdminWriteRoute)

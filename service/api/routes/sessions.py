@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.contract import problems
 from service.api.entry import credentials
-from service.api.models import SessionAnswer
+from service.api.models.actions import SessionAnswer
 from service.api.problems import unauthorized
 from service.api.services import services_of
 from service.api.sessions import (

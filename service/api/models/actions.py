@@ -1,0 +1,79 @@
+"""What is done to members, and sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+)
+
+from service.api.models.common import (
+    MAX_NOTES,
+    NOTE_PATTERN,
+    NOTES_PATTERN,
+    T1,
+    Answer,
+    Body,
+    Instant,
+)
+from service.levels import Level
+
+
+class OverrideRequest(Body):
+    """A level to show instead of the computed one, and why."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "level": "highly_engaged",
+                "notes": "Runs the workshop; does not sign in.",
+                "expires_at": "2099-12-31T23:59:00Z",
+            }
+        }
+    )
+
+    level: Level
+    notes: str = Field(min_length=1, max_length=MAX_NOTES, pattern=NOTES_PATTERN)
+    expires_at: Instant | None = None
+
+
+class ClearRequest(Body):
+    """Why an override ends, if there is something to say."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"notes": "The workshop is over."}})
+
+    notes: str | None = Field(None, max_length=MAX_NOTES, pattern=NOTE_PATTERN)
+
+
+class Accepted(Answer):
+    """The member will be evaluated within moments."""
+
+    status: Literal["accepted"] = "accepted"
+
+
+class RemainingData(Answer):
+    """Data that goes by retention, and until when it may stay."""
+
+    where: str = Field(examples=["engagement.change.v1"])
+    until: str = Field(examples=["the topic's retention of 90 days"])
+
+
+class Receipt(Answer):
+    """What an erasure removed, by kind of data, and what still expires by itself."""
+
+    org_id: str = Field(examples=["riverside"])
+    user_id: str = Field(examples=["ada.lovelace"])
+    erased_at: datetime = Field(examples=[T1])
+    removed: dict[str, int] = Field(examples=[{"attendance": 12, "rsvp": 4}])
+    remaining: list[RemainingData]
+
+
+class SessionAnswer(Answer):
+    """A session was opened; the cookie is in the headers. Unsafe requests need the token."""
+
+    user_id: str = Field(examples=["grace.hopper"])
+    expires_in_s: int = Field(examples=[28800])
+    csrf_token: str = Field(examples=["9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e43"])

@@ -1,0 +1,58 @@
+"""What bodies have in common."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+
+from service.events import parse_instant
+
+MAX_NOTES: Final = 2000
+NOTES_PATTERN: Final = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+NOTE_PATTERN: Final = r"^[^\u0000]*$"
+
+T1: Final = "2026-11-20T18:30:00Z"
+T2: Final = "2027-02-18T18:30:00Z"
+
+
+def _aware(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("must have an offset from UTC")
+    return at
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(parse_instant, json_schema_input_type=datetime),
+    AfterValidator(_aware),
+]
+
+
+class Body(BaseModel):
+    """What callers send: exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """What callers get; more fields may come, so ignore those that you do not know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ThresholdNumbers(Answer):
+    """The numbers that decide."""
+
+    highly_engaged_min_events: int = Field(examples=[3])
+    moderate_min_events: int = Field(examples=[1])
+    activity_window_days: int = Field(examples=[90])
+    new_member_days: int = Field(examples=[60])
+    inactive_after_days: int = Field(examples=[180])

@@ -1,0 +1,1 @@
+"""Records of the database as answers: texts rendered, evidence laid out."""
