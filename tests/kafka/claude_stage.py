@@ -149,7 +149,7 @@ def asking(fake: FakeClaude) -> dict[str, str]:
 async def until_asked(fake: FakeClaude, timeout_s: float = 60) -> None:
     """Wait for the first question; the SDK is imported for it, which takes its time."""
     deadline = time.monotonic() + timeout_s
-    while not fake.requests:  # noqa: ASYNC110 - they are noted in another thread
+    while not fake.requests:
         assert time.monotonic() < deadline, f"nothing was asked in {timeout_s} s"
         await asyncio.sleep(POLL_S)
 
