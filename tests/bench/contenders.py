@@ -24,7 +24,7 @@ from tests.bench.ground.servers import Ground, cpu_of_tree
 from tests.bench.ground.worker import ROOT, Deployment, Stuck
 
 TIMEOUT_S = 900.0
-STALL_S = 60.0
+STALL_S = 120.0
 POLL_S = 0.1
 
 Contender = Callable[[int], Awaitable[Figures]]

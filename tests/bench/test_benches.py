@@ -42,6 +42,7 @@ def record_of(name: str, arguments: list[str], path: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.timeout(300)  # seconds on a machine of its own; a busy one may take its time
 @pytest.mark.parametrize("name", SMALL)
 def test_gives_its_figures(servers: Ground, name: str, tmp_path: Path) -> None:
     record = record_of(name, SMALL[name], tmp_path / "record.json")

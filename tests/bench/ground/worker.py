@@ -26,7 +26,7 @@ from tests.bench.ground.servers import Ground, cpu_of_tree
 
 ROOT = Path(__file__).parents[3]
 STOP_TIMEOUT_S = 40.0
-COMMAND = ("-P", "-m", "faust", "-A", "streams.app", "worker", "-l", "info")
+COMMAND = ("-P", "-m", "service.cli.main", "worker")
 TOPICS = ("ATTENDANCE", "RSVP", "PROFILE_UPDATE", "MEMBERSHIP", "ORGANIZATION",
           "LEVEL", "CHANGE", "DEAD_LETTER")  # fmt: skip
 
