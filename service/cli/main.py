@@ -64,7 +64,15 @@ class LazyGroup(click.Group):
         if entry is None:
             return None
         module, _, attribute = entry.target.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("service", "db", "streams"):
+                raise
+            raise NotReady(
+                f"{cmd_name} needs the package {error.name}, which is not installed here: use "
+                f"`./run engagement {cmd_name}` in a checkout"
+            ) from None
         return command
 
     def format_commands(
