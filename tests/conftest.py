@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import (
@@ -19,6 +20,13 @@ from tests.servers import (
     cloned_database,
     run_sql,
 )
+
+# Properties are about values; how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("project")
+
 
 pytest_plugins = ["tests.faults.reporting"]
 
