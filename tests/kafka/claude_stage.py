@@ -199,7 +199,7 @@ def _record(
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
         for name, value in body.items()
     }
-    identity = ":".join([mark, kind, *ids.values()])
+    identity = "|".join([mark, kind, *ids.values()])
     return InputRecord(kind, key_of(ids), value_of({"id": identity, **plain}))
 
 

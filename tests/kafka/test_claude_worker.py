@@ -108,7 +108,8 @@ async def assert_refined(stage: Stage, by_rules: dict[str, dict[str, Any]]) -> N
     # Claude did have an opinion of that member, too: it is kept for when the override ends.
     org_id, user_id = member(MARK, 0)
     row = await stage.row(
-        "SELECT level, computed_source FROM member_engagement WHERE org_id = $1 AND user_id = $2",
+        "SELECT m.level, e.computed_source FROM member_engagement m "
+        "JOIN engagement e ON e.member_id = m.engagement_id WHERE m.org_id = $1 AND m.user_id = $2",
         org_id, user_id,
     )  # fmt: skip
     assert tuple(row) == (BOARDS_LEVEL, "claude")
