@@ -5,13 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Final
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
 from service.events import parse_instant
 
@@ -34,6 +28,14 @@ Instant = Annotated[
     BeforeValidator(parse_instant, json_schema_input_type=datetime),
     AfterValidator(_aware),
 ]
+
+
+def _whole(value: object) -> object:
+    # To JSON, 3 and 3.0 are one number; text and truth values are none.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[StrictInt, BeforeValidator(_whole, json_schema_input_type=int)]
 
 
 class Body(BaseModel):
