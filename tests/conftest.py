@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,12 @@ FOREIGN = ("KAFKA_", "ENGAGEMENT_", "ANTHROPIC_", "DATABASE_URL", "PG")
 
 
 def pytest_configure() -> None:
-    """Tests never see the developer's own settings, nor do the processes that they start."""
+    """Tests never see the developer's own settings, nor do the processes that they start.
+
+    Nor do they inherit that Ctrl-C is ignored, as it is where a script runs them in the background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             del os.environ[name]

@@ -250,6 +250,10 @@ def _environment(parts: Servers) -> dict[str, str]:
 
 
 def _end_like_ctrl_c() -> None:
-    """A polite kill and a closed terminal end the demo in the same good order."""
+    """A polite kill and a closed terminal end the demo in the same good order.
+
+    Also where Ctrl-C is ignored, as it is for what a script starts in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
