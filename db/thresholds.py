@@ -61,11 +61,13 @@ async def save(
     base_version: int | None,
     author: str,
     note: str,
+    again: bool = False,
 ) -> Thresholds:
     """Store the next version and mark the organisation's members due, in the caller's transaction.
 
     `base_version` None: whatever is in force. Raises InvalidThresholds, InvalidInput (the note),
-    Stale, Conflict (these numbers are in force).
+    Stale, Conflict (these numbers are in force, unless `again`: a version is in every record, so
+    a new one publishes everything anew).
     """
     check(thresholds)
     if len(note) > MAX_NOTE or "\0" in note:
@@ -75,7 +77,7 @@ async def save(
     if base_version is not None and base_version != current.version:
         raise Stale(f"version {current.version} is in force, not {base_version}: look again")
     saved = thresholds._replace(version=current.version + 1)
-    if saved[:5] == current[:5]:
+    if saved[:5] == current[:5] and not again:
         raise Conflict(f"these numbers are in force already, as version {current.version}")
     await connection.execute(INSERT, org_id, saved.version, *saved[:5], author, note)
     await due.mark_organization(connection, org_id, Cause.THRESHOLDS)

@@ -75,8 +75,17 @@ def show(org: str, limit: int, *, as_json: bool) -> None:
 @click.option("--note", default="", help="Why; kept with the version.")
 @click.option("--author", default=SYSTEM, show_default=True, help="User id of whoever decided.")
 @click.option("--base-version", type=int, help="Refuse if another version is in force.")
+@click.option(
+    "--again", is_flag=True, help="Also with the same numbers: publishes all levels anew."
+)
 def set_(
-    org: str, *, note: str, author: str, base_version: int | None, **numbers: int | None
+    org: str,
+    *,
+    note: str,
+    author: str,
+    base_version: int | None,
+    again: bool,
+    **numbers: int | None,
 ) -> None:
     """Save a new version for ORG; its members are evaluated by the workers."""
 
@@ -87,7 +96,7 @@ def set_(
                 current = await versions.in_force(connection, org)
                 return await versions.save(
                     connection, org, _changed(current, numbers),
-                    base_version=base_version, author=author, note=note,
+                    base_version=base_version, author=author, note=note, again=again,
                 )  # fmt: skip
 
     saved = with_settings(work)

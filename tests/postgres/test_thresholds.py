@@ -102,6 +102,18 @@ async def test_saving_marks_the_organisation_and_republishes_it(database: str) -
         assert len(changed) == sum(before[m] != level for m, level in levels.items())
 
 
+async def test_the_same_numbers_again_publish_everything_anew(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await community(world)
+        before = await world.levels()
+        assert (await save(world, again=True)).version == 1
+        await world.evaluate()
+        assert await world.levels() == before
+        keys = [r[0] for r in await world.fetch("SELECT message_key FROM outbox")]
+        assert sorted(keys) == sorted(f"{org}:{user}" for org, user in before if org == ORG)
+        assert {r["cause"] for r in await world.history()}.isdisjoint({"thresholds"})
+
+
 async def test_a_large_organisation_is_worked_off_in_slices(database: str) -> None:
     async with simulation(database, NOW) as world:
         await community(world)
