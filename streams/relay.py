@@ -34,6 +34,7 @@ from service.records import (
 from service.settings import Settings
 from streams.backoff import Backoff
 from streams.connection import lacks_transactions, producer_arguments
+from streams.partition_batches import Header, Key, PartitionBatches
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +51,6 @@ LETTERS: Final = 50
 MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
 MIN_LETTER_BYTES: Final = 64 * 1024
 TRANSACTION_TIMEOUT_MS: Final = 30_000
-
-Header = tuple[str, bytes | None]
 
 
 class Relay:
@@ -96,14 +95,12 @@ class Relay:
     async def step(self) -> int:
         """Send one page; how many messages went out. Raises Retryable or KafkaError."""
         self._wake.clear()
-        async with acquired(self._pool) as connection:
-            epoch = await leases.take(connection, LEASE, self._owner, LEASE_TTL)
-            if epoch is None:
-                await self._drop_producer()
-                return 0
-            rows = await outbox.oldest(connection, PAGE)
-            letters = await dead_letters.unpublished(connection, LETTERS)
-        self.last_step_at = datetime.now(UTC)
+        rows, letters = await self._read_page()
+        if (rows or letters) and self._producer is None:
+            # Only a producer that has started fences those before it. What was read earlier may be
+            # out of date by now: somebody else may have sent it, and newer states after it.
+            await self._start_producer()
+            rows, letters = await self._read_page()
         if not rows and not letters:
             return 0
         renewal = asyncio.create_task(self._renew_lease(), name="relay lease")
@@ -117,6 +114,17 @@ class Relay:
             if letters:
                 await dead_letters.mark_published(connection, letters)
         return sent
+
+    async def _read_page(self) -> tuple[list[OutboxRow], list[DeadLetterRow]]:
+        """What is to be sent next; nothing, and no producer any more, while another relays."""
+        async with acquired(self._pool) as connection:
+            if await leases.take(connection, LEASE, self._owner, LEASE_TTL) is None:
+                await self._drop_producer()
+                return [], []
+            rows = await outbox.oldest(connection, PAGE)
+            letters = await dead_letters.unpublished(connection, LETTERS)
+        self.last_step_at = datetime.now(UTC)
+        return rows, letters
 
     async def _renew_lease(self) -> None:
         """A page may take longer than the lease lasts; whoever holds it goes on holding it."""
@@ -136,14 +144,11 @@ class Relay:
             log.info("lease_left", action="stop", advice="it expires by itself")
 
     async def _send(self, rows: list[OutboxRow], letters: list[DeadLetterRow]) -> int:
-        producer = await self._ready_producer()
+        producer = self._producer
+        assert producer is not None
         settings = self._settings
-        pending = []
         async with producer.transaction() if self._is_transactional else nullcontext():
-            for row in rows:
-                for topic, body, headers in self._messages(row):
-                    key = row.message_key.encode()
-                    pending.append(await producer.send(topic, body, key, headers=headers))
+            pending = await self._send_rows(producer, rows)
             pending += [await self._send_letter(producer, letter) for letter in letters]
             # Raises what the broker refused; the transaction is aborted then.
             await asyncio.gather(*pending)
@@ -152,15 +157,27 @@ class Relay:
             sum(r.change_body is not None for r in rows)
         )
         METRICS.published.labels(settings.topic_dead_letter).inc(len(letters))
-        return len(pending)
+        return len(rows) + len(letters)
+
+    async def _send_rows(
+        self, producer: AIOKafkaProducer, rows: list[OutboxRow]
+    ) -> list[asyncio.Future[object]]:
+        """Send what the rows say, in their order for each key."""
+        batches = PartitionBatches(producer)
+        for row in rows:
+            key = Key.of(row.message_key)
+            for topic, body, headers in self._messages(row):
+                await batches.add(topic, key, body, headers)
+        return await batches.send()
 
     def _messages(self, row: OutboxRow) -> Iterator[tuple[str, bytes | None, list[Header]]]:
         """(topic, body, headers) of what a published state says."""
+        at = row.created_at.isoformat().replace("+00:00", "Z").encode()
         if row.change_body is not None:
             identity = change_id(row.message_key, row.revision)
-            yield self._settings.topic_change, row.change_body, _headers(row, CHANGE_TYPE, identity)
+            yield self._settings.topic_change, row.change_body, _headers(CHANGE_TYPE, identity, at)
         identity = level_message_id(row.message_key, row.revision)
-        yield self._settings.topic_level, row.level_body, _headers(row, LEVEL_TYPE, identity)
+        yield self._settings.topic_level, row.level_body, _headers(LEVEL_TYPE, identity, at)
 
     async def _send_letter(
         self, producer: AIOKafkaProducer, letter: DeadLetterRow
@@ -184,19 +201,17 @@ class Relay:
         sent = await producer.send_batch(batch, topic, partition=partition)
         return sent  # noqa: RET504 - the client has no types
 
-    async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = self._new_producer()
-            try:
-                await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
-            except BaseException as error:
-                await _close(producer)
-                if isinstance(error, TimeoutError) and self._transactional_id is not None:
-                    await self._give_up_transactions()
-                raise
-            self._producer = producer
-            log.info("relay_started", action="relay", transactional=self._is_transactional)
-        return self._producer
+    async def _start_producer(self) -> None:
+        producer = self._new_producer()
+        try:
+            await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
+        except BaseException as error:
+            await _close(producer)
+            if isinstance(error, TimeoutError) and self._transactional_id is not None:
+                await self._give_up_transactions()
+            raise
+        self._producer = producer
+        log.info("relay_started", action="relay", transactional=self._is_transactional)
 
     def _new_producer(self) -> AIOKafkaProducer:
         options: dict[str, Any] = {"linger_ms": 0}
@@ -249,13 +264,13 @@ async def _close(producer: AIOKafkaProducer) -> None:
             await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
 
 
-def _headers(row: OutboxRow, kind: str, identity: str) -> list[Header]:
+def _headers(kind: str, identity: str, at: bytes) -> list[Header]:
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", identity.encode()),
         ("ce_source", SOURCE.encode()),
         ("ce_type", kind.encode()),
-        ("ce_time", row.created_at.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", at),
         ("content-type", b"application/json"),
     ]
 
