@@ -26,7 +26,10 @@ PLACES = (
     "read",  # the evaluator has read the facts
     "evaluated",  # results, history and messages are written, COMMIT comes next
     "settled",  # that COMMIT has succeeded, the evaluator does not know yet
+    "paged",  # the relay has read a page of the outbox
     "send",  # before the relay sends a page
+    "acked",  # Kafka has everything of the page, its transaction is committed next
+    "sequence",  # the relay's producer gives a batch its sequence number
     "sent",  # Kafka has acknowledged, the relay has not deleted yet
     "admit",  # a batch is about to be put into its lane
 )
@@ -40,7 +43,7 @@ class Failpoint:
 
     `kill` and `freeze` are SIGKILL and SIGSTOP to oneself. `hold` waits until the test makes the
     file `<place>.go`. `fail` raises the database's error with SQLSTATE `detail`, or OSError. `drop`
-    loses the batch (at `admit`). `watch` only counts.
+    loses the batch (at `admit`) or some numbers (at `sequence`). `watch` only counts.
     """
 
     place: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 
 def _replaced(text: str, old: str, new: str) -> str:
@@ -61,8 +61,38 @@ def without_newest_wins() -> None:
     decoding.newest = last_of
 
 
+PEEK: Final = """
+SELECT member_id, array_agg(DISTINCT cause)
+FROM (SELECT unnest(member_ids), cause FROM due_batch
+      UNION ALL SELECT member_id, cause FROM due_member) AS d (member_id, cause)
+GROUP BY member_id LIMIT $1"""
+DROP_BATCHES: Final = "DELETE FROM due_batch WHERE member_ids <@ $1::bigint[]"
+DROP_MARKS: Final = "DELETE FROM due_member WHERE member_id = ANY ($1::bigint[])"
+
+
+def with_marks_last() -> None:
+    """The evaluator looks at the marks, reads the facts, and then deletes the members' marks."""
+    from db import due
+    from db.evaluating import Evaluating
+
+    evaluate_members: Any = Evaluating.evaluate_members
+
+    async def look(connection: Any, limit: int) -> due.Causes:
+        return {row[0]: set(row[1]) for row in await connection.fetch(PEEK, limit)}
+
+    async def evaluate_and_delete(self: Evaluating, connection: Any, causes: due.Causes) -> Any:
+        page = await evaluate_members(self, connection, causes)
+        for statement in (DROP_BATCHES, DROP_MARKS):
+            await connection.execute(statement, list(causes))
+        return page
+
+    due.take = look
+    Evaluating.evaluate_members = evaluate_and_delete  # type: ignore[assignment, method-assign]
+
+
 MUTATIONS: Final[dict[str, Callable[[], None]]] = {
     "fence": without_fence,
     "start": without_start,
     "newest": without_newest_wins,
+    "marks": with_marks_last,
 }

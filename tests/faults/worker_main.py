@@ -14,12 +14,15 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tests.faults import mutations
 from tests.faults.failpoints import Failpoint, Plan
+
+LOST_NUMBERS = 1_000
 
 in_batch: ContextVar[bool] = ContextVar("in_batch", default=False)
 in_page: ContextVar[bool] = ContextVar("in_page", default=False)
@@ -32,14 +35,20 @@ def main() -> None:
     for name in given["mutations"]:
         mutations.MUTATIONS[name]()
     for name, number in given["constants"].items():
-        module, _, constant = name.partition(":")
-        assert hasattr(import_module(module), constant), name
-        setattr(import_module(module), constant, number)
+        set_constant(name, number)
     install(plan)
     name_connections(given["name"])
     from faust.cli.faust import cli
 
     cli(["-A", "streams.app", "worker", "-l", "info"])
+
+
+def set_constant(name: str, number: float) -> None:
+    """Give module:NAME another value; where it is a time span, of so many seconds."""
+    path, _, constant = name.partition(":")
+    module = import_module(path)
+    is_span = isinstance(getattr(module, constant), timedelta)
+    setattr(module, constant, timedelta(seconds=number) if is_span else number)
 
 
 def name_connections(name: str) -> None:
@@ -114,8 +123,7 @@ def install(plan: Plan) -> None:
         evaluating.evaluate_due, in_page, lambda page: page.evaluated > 0
     )
     around_commit(evaluator, plan, ("evaluated", "settled"), in_page)
-    before(import_module("streams.relay").Relay, "_send", plan, "send")
-    before(import_module("db.outbox"), "delete_sent", plan, "sent")
+    install_in_relay(plan)
     admit = lanes.Lanes.admit
 
     def admit_or_drop(self: Any, batch: Any) -> None:
@@ -124,6 +132,22 @@ def install(plan: Plan) -> None:
             admit(self, batch)
 
     lanes.Lanes.admit = admit_or_drop
+
+
+def install_in_relay(plan: Plan) -> None:
+    """The places on the way of a page to Kafka."""
+    after(import_module("db.outbox"), "oldest", plan, "paged")
+    before(import_module("streams.relay").Relay, "_send", plan, "send")
+    before(import_module("aiokafka").AIOKafkaProducer, "commit_transaction", plan, "acked")
+    before(import_module("db.outbox"), "delete_sent", plan, "sent")
+    numbers: Any = import_module("aiokafka.producer.transaction_manager").TransactionManager
+    increment = numbers.increment_sequence_number
+
+    def increment_or_lose(self: Any, tp: Any, by: int) -> None:
+        one = plan.due("sequence")
+        increment(self, tp, by + (LOST_NUMBERS if one is not None and one.action == "drop" else 0))
+
+    numbers.increment_sequence_number = increment_or_lose
 
 
 def _noting(
