@@ -17,6 +17,8 @@ Causes = dict[int, set[str]]
 
 # As many as intake puts into one row (db.intake).
 MARKS_PER_BATCH: Final = 200
+# Marks, batches of marks, users, slices of organisations, members whose time has come.
+KINDS: Final = 5
 
 TAKE_MARKS: Final = """
 WITH taken AS (
@@ -96,26 +98,40 @@ class Backlog(NamedTuple):
 async def take(connection: Connection, limit: int) -> Causes:
     """Up to about `limit` members who are due, with why; the caller's transaction takes them.
 
+    Some of every kind that there is, however much there is of the others; at most twice `limit`.
     No cause means that only time has passed.
     """
     causes: Causes = {
         member_id: set(why) for member_id, why in await connection.fetch(TAKE_MARKS, limit)
     }
-    # Until there are enough, since a batch may hold one member only: whoever is given less than a
-    # page takes it that nobody else is due.
-    batches = max(1, limit // MARKS_PER_BATCH)
-    while len(causes) < limit and (rows := await connection.fetch(TAKE_BATCHES, batches)):
-        for member_id, why in rows:
-            causes.setdefault(member_id, set()).update(why)
-    if len(causes) < limit:
-        for row in await connection.fetch(TAKE_USERS, limit):
+    await _take_batches(connection, causes, _room(causes, limit))
+    if room := _room(causes, limit):
+        for row in await connection.fetch(TAKE_USERS, room):
             causes.setdefault(row[0], set()).add("signals")
-    if len(causes) < limit:
-        await _take_slice(connection, causes, limit - len(causes))
-    if len(causes) < limit:
-        for row in await connection.fetch(SELECT_BY_CLOCK, limit - len(causes)):
+    if room := _room(causes, limit):
+        await _take_slice(connection, causes, room)
+    if room := _room(causes, limit):
+        for row in await connection.fetch(SELECT_BY_CLOCK, room):
             causes.setdefault(row[0], set())
     return causes
+
+
+def _room(causes: Causes, limit: int) -> int:
+    """How many of the next kind to take: what is left of the page, at least that kind's share.
+
+    Without the share, users, organisations and the clock would wait for as long as heavy traffic
+    fills page after page.
+    """
+    return max(limit - len(causes), limit // KINDS)
+
+
+async def _take_batches(connection: Connection, causes: Causes, room: int) -> None:
+    # Until there are enough, since a batch may hold one member only: whoever is given less than a
+    # page takes it that nobody else is due.
+    enough, batches = len(causes) + room, max(1, room // MARKS_PER_BATCH)
+    while len(causes) < enough and (rows := await connection.fetch(TAKE_BATCHES, batches)):
+        for member_id, why in rows:
+            causes.setdefault(member_id, set()).update(why)
 
 
 async def _take_slice(connection: Connection, causes: Causes, limit: int) -> None:

@@ -26,7 +26,7 @@ SAMPLE_S = 5.0
 WARM_SHARE = 0.2  # of the time, and five minutes: pools, plans and caches fill
 WARM_UP_S = 300.0
 READY_TIMEOUT_S = 300.0
-SETTLING_TIMEOUT_S = 120.0
+SETTLING_TIMEOUT_S = 300.0
 # What happens once a day happens several times: growth there would show only after weeks.
 RECOMPUTE_CRON = "*/4 * * * *"
 

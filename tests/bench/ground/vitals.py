@@ -18,6 +18,7 @@ WHERE datname = current_database() AND application_name LIKE 'engagement-%'"""
 APPLIED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset"
 WAITING = """
 SELECT (SELECT count(*) FROM due_member) + (SELECT count(*) FROM due_batch)
+     + (SELECT count(*) FROM due_user) + (SELECT count(*) FROM due_organization)
      + (SELECT count(*) FROM outbox)"""
 
 

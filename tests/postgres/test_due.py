@@ -1,0 +1,74 @@
+"""Who is taken to be evaluated, and that nobody waits behind an endless row of others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from db import due
+
+LIMIT = 1_000
+# As many members of busy clubs as there are marks for in a few seconds of heavy traffic.
+MEMBERS = """
+INSERT INTO member (org_id, user_id)
+SELECT 'busy', 'user-' || n FROM generate_series(1, 5_000) AS n
+UNION ALL VALUES ('quiet', 'profiled'), ('changed', 'of-the-organisation'), ('quiet', 'late');
+INSERT INTO engagement (member_id, org_id) SELECT member_id, org_id FROM member;
+UPDATE engagement e SET wake_at = now() - interval '1 s'
+FROM member m WHERE m.member_id = e.member_id AND m.user_id = 'late'"""
+# One statement of the intake after the other; new ones come as fast as they are taken.
+MARKS = """
+INSERT INTO due_batch (cause, member_ids)
+SELECT 'signals', array_agg(member_id) FROM member WHERE org_id = 'busy' GROUP BY member_id / 200"""
+OTHERS = """
+INSERT INTO due_user (user_id) VALUES ('profiled');
+INSERT INTO due_organization (org_id, cause) VALUES ('changed', 'thresholds')"""
+NAMES = "SELECT user_id FROM member WHERE org_id <> 'busy' AND member_id = ANY ($1::bigint[])"
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    made = await asyncpg.connect(database)
+    await made.execute(MEMBERS)
+    yield made
+    await made.close()
+
+
+async def test_marks_of_every_kind_are_taken_under_heavy_traffic(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(OTHERS)
+    found: due.Causes = {}
+    for _ in range(3):
+        await connection.execute(MARKS)
+        found |= await due.take(connection, LIMIT)
+    rows = await connection.fetch(NAMES, list(found))
+    assert {row[0] for row in rows} == {"profiled", "of-the-organisation", "late"}
+
+
+async def test_a_page_stays_a_page(connection: asyncpg.Connection) -> None:
+    """However much is due of every kind."""
+    await connection.execute(MARKS)
+    await connection.execute("INSERT INTO due_organization (org_id, cause) VALUES ('busy', 'x')")
+    await connection.execute("INSERT INTO due_user (user_id) SELECT user_id FROM member")
+    await connection.execute("INSERT INTO due_member (member_id, cause) SELECT member_id, 'y' "
+                             "FROM member")  # fmt: skip
+    await connection.execute("UPDATE engagement SET wake_at = now()")
+    assert LIMIT <= len(await due.take(connection, LIMIT)) <= 2 * LIMIT
+
+
+async def test_everything_is_taken_in_the_end(connection: asyncpg.Connection) -> None:
+    await connection.execute(MARKS)
+    await connection.execute(OTHERS)
+    taken: set[int] = set()
+    for _ in range(8):
+        page = await due.take(connection, LIMIT)
+        # Who is late stays so until it is evaluated.
+        await connection.execute(
+            "UPDATE engagement SET wake_at = NULL WHERE member_id = ANY ($1::bigint[])", list(page)
+        )
+        taken |= page.keys()
+    assert len(taken) == 5_003
+    assert not await due.any_due(connection)
