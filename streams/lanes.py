@@ -386,12 +386,17 @@ class Lanes:
         return all(lane.outstanding == 0 for lane in self._lanes.values())
 
     def unmoved_for(self, seconds: float) -> dict[TP, int]:
-        """Partitions that have not moved for so long, the database willing -> where they are."""
+        """Partitions that have not moved for so long, the database willing -> where they are.
+
+        None while it turns a batch away: the others wait for that one's slot, or for its room.
+        """
+        if any(lane.retrying for lane in self._lanes.values()):
+            return {}
         before = time.monotonic() - seconds
         return {
             tp: lane.applied
             for tp, lane in self._lanes.items()
-            if not lane.stopped and not lane.retrying and lane.moved_at < before
+            if not lane.stopped and lane.moved_at < before
         }
 
     def unclaimed_for_s(self) -> float:

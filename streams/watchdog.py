@@ -75,9 +75,12 @@ class Watchdog:
             if time.monotonic() - looked_at < LOOK_S:
                 continue
             reason = await self.find_reason()
-            if reason is not None and await self._database_takes_writes():
-                _dump_tasks()
-                raise Stuck(reason)
+            if reason is not None:
+                if await self._database_takes_writes():
+                    _dump_tasks()
+                    raise Stuck(reason)
+                # What stood still during an outage gets its time anew once that is over.
+                self._lagging = {}
             looked_at = time.monotonic()
 
     async def find_reason(self) -> str | None:

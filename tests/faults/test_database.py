@@ -93,14 +93,3 @@ async def test_fault_12_disk_full(scene: SceneMaker, trial: Trial, measured: Mea
         measured(12, report, recovery_s)
         assert all(worker.said("53100") for worker in workers)
         assert not report.dead_letters
-
-
-async def test_watchdog_leaves_a_full_disk_alone(scene: SceneMaker) -> None:
-    quick = {"streams.watchdog:STUCK_S": 2.0, "streams.watchdog:LOOK_S": 1.0}
-    async with scene() as it:
-        full = Failpoint("upserts", "fail", at=2, times=10_000, detail="53100")
-        worker = it.worker("one", full, constants=quick)
-        await worker.until_ready()
-        await it.send(Trial(1, 1_000).load())
-        await worker.until_said("53100", 8)
-        assert worker.running
