@@ -5,7 +5,6 @@ Importing declares; nothing is opened before the app starts on its event loop.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Collection, Mapping
@@ -21,6 +20,7 @@ from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings, load_settings
 from streams import agents, health, timers, watchdog
 from streams.connection import client_arguments, tls_context
+from streams.garbage import collect_rarely
 from streams.runtime import Runtime
 from streams.transport import BatchApp, BatchConsumer
 from streams.worker import EngagementWorker
@@ -28,9 +28,6 @@ from streams.worker import EngagementWorker
 log = structlog.get_logger(__name__)
 
 STOP_DRAIN_S: Final = 5.0
-# Python looks for cycles after every 700 new containers. Batches and pages are tuples by the ten
-# thousand, which go by themselves: looking at them took a third of the time of decoding.
-COLLECT_AFTER: Final = (20_000, 20, 50)
 
 
 class EngagementApp(BatchApp):
@@ -76,8 +73,7 @@ class EngagementApp(BatchApp):
         await super().on_started()
         if not self.should_stop:
             self.runtime.start_loops(self.crash, watchdog.Watchdog(self, self.settings))
-            gc.freeze()
-            gc.set_threshold(*COLLECT_AFTER)
+            collect_rarely()
             log.info("worker_started", action="start", schema=self.runtime.schema_version)
 
     def on_rebalance_start(self) -> None:

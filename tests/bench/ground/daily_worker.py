@@ -18,6 +18,7 @@ from db.explanations import ExplanationCache
 from db.pool import open_pool
 from service.settings import load_settings
 from streams.daily import LOOPS, DailyRun, daily_of
+from streams.garbage import collect_rarely
 
 
 async def main(database: str) -> None:
@@ -31,6 +32,7 @@ async def main(database: str) -> None:
     over = asyncio.Event()
     loops = [DailyRun(daily, published=lambda: None, idle_poll_s=0.05) for _ in range(LOOPS)]
     await pool.fetchval("SELECT 1")
+    collect_rarely()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
