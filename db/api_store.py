@@ -17,7 +17,7 @@ from db.api_sessions import (
 )
 from db.errors import translated
 from db.migrate import require_current
-from db.pool import ACQUIRE_TIMEOUT_S, Connection, Pool, open_pool
+from db.pool import ACQUIRE_TIMEOUT_S, Connection, Pool, kept, open_pool, transacting
 from service.api.ports import Organization, Store
 from service.api.values import SessionKind
 from service.errors import EngagementError, Retryable, SettingsError
@@ -148,14 +148,15 @@ class ApiStore(Store):
             except TimeoutError as error:
                 raise Retryable("database: all connections are busy") from error
             try:
-                if writes:
-                    async with connection.transaction():
-                        await connection.execute(SET_ROLE)
-                        await connection.execute(SET_ORGANIZATION, org_id)
-                        yield connection
-                else:
-                    async with _read(connection, org_id):
-                        yield connection
+                async with kept(pool, connection):
+                    if writes:
+                        async with transacting(connection):
+                            await connection.execute(SET_ROLE)
+                            await connection.execute(SET_ORGANIZATION, org_id)
+                            yield connection
+                    else:
+                        async with _read(connection, org_id):
+                            yield connection
             finally:
                 await pool.release(connection)
 
@@ -169,6 +170,9 @@ async def _read(connection: Connection, org_id: str) -> AsyncIterator[None]:
         await connection.execute(BEGIN_READ.format(org_id=quoted))
         yield
         await connection.execute("COMMIT")
+    except TimeoutError:
+        # Not asked to roll back: whoever keeps the connection gives it up.
+        raise
     except BaseException:
         try:
             await connection.execute("ROLLBACK")

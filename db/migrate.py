@@ -10,8 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import asyncpg
-
+from db.connecting import Connector
 from db.errors import translated
 from db.pool import Connection, tls_arguments
 from service.errors import EngagementError, NotReady
@@ -63,7 +62,7 @@ async def migrate(dsn: str, **connecting: Any) -> list[str]:
 
     Opens its own connection. Raises MigrationDrift when an applied file has changed since.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=600, **connecting)
+    connection = await Connector(dsn).connect(command_timeout=600, **connecting)
     try:
         await connection.execute("SET lock_timeout = '60s'")
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)

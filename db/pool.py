@@ -2,24 +2,30 @@
 
 The server's own timeouts bound a transaction whose owner is paused or cut off: it ends, and its
 locks with it, well before the group gives the partition to somebody else.
+
+A connection is given up when it leads to a server that takes no writes, or when no answer comes
+although the server's own limit is over. The others of its pool are as suspect then, and are made
+anew.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from db.connecting import Connector
 from db.errors import translated
-from service.errors import SettingsError
+from service.errors import Retryable, SettingsError
 from service.settings import Settings
 
 ACQUIRE_TIMEOUT_S: Final = 15.0
-CONNECT_TIMEOUT_S: Final = 10.0
+# Beyond the server's own limit of a statement: who is silent for longer, is gone.
+ANSWER_MARGIN_S: Final = 3.0
 
 TLS_MODES: Final = frozenset({"require", "verify-ca", "verify-full"})
 # No host at all is the socket of this machine; the settings see to it that PGHOST is not meant.
@@ -28,9 +34,10 @@ LOOPBACK: Final = ("", "localhost", "127.0.0.1", "::1")
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
 
+STATEMENT_TIMEOUT: Final = "statement_timeout"
 SERVER_LIMITS: Final = {
     "timezone": "UTC",
-    "statement_timeout": "20s",
+    STATEMENT_TIMEOUT: "20s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "10s",
     "transaction_timeout": "30s",
@@ -52,29 +59,32 @@ async def open_pool(
 ) -> Pool:
     """A pool of `size` connections that open when first needed.
 
-    `limits` overrides SERVER_LIMITS; `prepare` runs once on each new connection, whose session
-    state then stays (no reset between uses). Raises Retryable when the database is away.
+    `limits` overrides SERVER_LIMITS, the statement's in seconds ("20s"); `prepare` runs once on
+    each new connection, whose session state then stays (no reset between uses). Raises Retryable
+    when the database is away.
     """
 
     async def keep_session(_: Connection) -> None:
         return None
 
+    server_settings = {
+        **SERVER_LIMITS, "application_name": f"engagement-{purpose}", **(limits or {})
+    }  # fmt: skip
+    patience_s = float(server_settings[STATEMENT_TIMEOUT].removesuffix("s")) + ANSWER_MARGIN_S
+    url = settings.database_url.get_secret_value()
+    connect: Any = Connector(url).connect
     with translated():
         return await asyncpg.create_pool(
-            settings.database_url.get_secret_value(),
+            url,
+            connect=connect,
             min_size=0,
             max_size=size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=60,
+            command_timeout=patience_s,
             max_inactive_connection_lifetime=300,
             statement_cache_size=200,
             init=prepare,  # type: ignore[arg-type]  # the stubs ask for a keyword-only protocol
             reset=keep_session,
-            server_settings={
-                **SERVER_LIMITS,
-                "application_name": f"engagement-{purpose}",
-                **(limits or {}),
-            },
+            server_settings=server_settings,
             **tls_arguments(settings),
         )
 
@@ -82,9 +92,8 @@ async def open_pool(
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """One READ COMMITTED transaction on a connection of the pool, with errors translated."""
-    with translated():
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
-            yield connection
+    async with acquired(pool) as connection, transacting(connection):
+        yield connection
 
 
 @asynccontextmanager
@@ -99,8 +108,40 @@ async def savepoint(connection: Connection) -> AsyncIterator[None]:
 async def acquired(pool: Pool) -> AsyncIterator[Connection]:
     """A connection of the pool outside any transaction, with errors translated."""
     with translated():
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, kept(pool, connection):
             yield connection
+
+
+@asynccontextmanager
+async def kept(pool: Pool, connection: Connection) -> AsyncIterator[None]:
+    """Give a connection up, and the pool's others, when an error says that it is of no use."""
+    try:
+        yield
+    except Exception as error:
+        if _is_useless(error):
+            with suppress(asyncpg.InterfaceError):  # given up already
+                connection.terminate()
+            await pool.expire_connections()
+        raise
+
+
+@asynccontextmanager
+async def transacting(connection: Connection) -> AsyncIterator[None]:
+    """A transaction on a connection that is `kept`: one of no use is not asked to roll back."""
+    block = connection.transaction()
+    await block.start()
+    try:
+        yield
+    except BaseException as error:
+        if not _is_useless(error):
+            await block.rollback()
+        raise
+    await block.commit()
+
+
+def _is_useless(error: BaseException) -> bool:
+    cause = error.__cause__ if isinstance(error, Retryable) else error
+    return isinstance(cause, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
 def tls_arguments(settings: Settings) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-import asyncpg
-
+from db import offsets
+from db.connecting import Connector
 from db.errors import translated
-from db.pool import CONNECT_TIMEOUT_S, Connection, tls_arguments
+from db.pool import Connection, tls_arguments
+from service.errors import Retryable
 from service.settings import Settings
 
 NOTIFY: Final = "SELECT pg_notify($1, '')"
-PING: Final = "SELECT 1"
 PING_S: Final = 15.0
 
 
@@ -39,15 +39,17 @@ async def listen(
     callbacks: Mapping[Wakeup, Callable[[], None]],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Call back on every notification until told to stop. Raises Retryable when cut off."""
+    """Call back on every notification until told to stop.
+
+    Raises Retryable when cut off, or when this is no longer the server that is written to.
+    """
 
     def heard(_connection: Any, _pid: int, channel: str, _payload: object) -> None:
         callbacks[Wakeup(channel)]()
 
     with translated():
-        connection = await asyncpg.connect(
-            settings.database_url.get_secret_value(),
-            timeout=CONNECT_TIMEOUT_S,
+        connector = Connector(settings.database_url.get_secret_value())
+        connection = await connector.connect(
             command_timeout=5,
             server_settings={"application_name": "engagement-listen"},
             **tls_arguments(settings),
@@ -60,8 +62,9 @@ async def listen(
                 await asyncio.sleep(0.5)
                 silent_s += 0.5
                 if silent_s >= PING_S:
-                    # Notices a connection that is half open.
-                    await connection.execute(PING)
+                    # Notices a connection that is half open, too.
+                    if not await offsets.takes_writes(connection):
+                        raise Retryable("database: the server takes no writes")
                     silent_s = 0.0
         finally:
             connection.terminate()

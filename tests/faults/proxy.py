@@ -1,4 +1,4 @@
-"""A TCP proxy that makes networks bad: cut, refused, late, slow, limited, half open.
+"""A TCP proxy that makes networks bad: cut, refused, late, slow, limited, half open, forgotten.
 
 Runs on a thread and loop of its own, so that tests may block. Every setting takes effect at once
 and for connections that exist, too.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
 
 CHUNK: Final = 16 * 1024
+WINDOW: Final = 64
+"""Chunks on their way, each way; whoever sends more has to wait."""
 POLL_S: Final = 0.02
 COMMIT: Final = b"COMMIT;\x00"
 
@@ -25,7 +28,7 @@ class Proxy:
         self.target = target
         self.port = port
         self.delay_s = 0.0
-        """Added to every chunk, each way."""
+        """How late everything arrives, each way."""
         self.bytes_per_s: int | None = None
         """Of each connection, each way."""
         self.bytes_until_cut: int | None = None
@@ -45,6 +48,13 @@ class Proxy:
     def cut(self) -> None:
         """Reset all connections."""
         self._loop.call_soon_threadsafe(self._cut)
+
+    def forget(self) -> None:
+        """From now on nothing gets through the connections that exist, and neither end is told.
+
+        New ones are fine: what a firewall does that has lost its table.
+        """
+        self._loop.call_soon_threadsafe(self._forget)
 
     def heal(self) -> None:
         """Take all faults away; connections that were held are reset."""
@@ -84,6 +94,10 @@ class Proxy:
         for link in list(self._links):
             link.reset()
 
+    def _forget(self) -> None:
+        for link in self._links:
+            link.forgotten = True
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
             writer.transport.abort()
@@ -94,15 +108,15 @@ class Proxy:
             while self.holding:  # noqa: ASYNC110 - set by another thread
                 await asyncio.sleep(POLL_S)
             far_reader, link.far = await asyncio.open_connection(*self.target)
-            await asyncio.gather(
-                link.pump(reader, link.far, link.on_request),
-                link.pump(far_reader, writer, link.on_reply),
-            )
+            await link.run(reader, far_reader)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
             link.reset()
             self._links.discard(link)
+
+
+_Way = asyncio.Queue[tuple[float, bytes]]
 
 
 class _Link:
@@ -112,6 +126,7 @@ class _Link:
         self._proxy = proxy
         self._near = near
         self.far: asyncio.StreamWriter | None = None
+        self.forgotten = False
         self._received = 0
         self._swallowing = False
 
@@ -122,23 +137,47 @@ class _Link:
                 with contextlib.suppress(OSError):
                     side.transport.abort()
 
-    async def pump(
+    async def run(self, near: asyncio.StreamReader, far: asyncio.StreamReader) -> None:
+        """Forward both ways until an end closes."""
+        assert self.far is not None
+        there: _Way = asyncio.Queue(WINDOW)
+        back: _Way = asyncio.Queue(WINDOW)
+        parts = [
+            asyncio.create_task(part)
+            for part in (
+                self._take(near, there), self._pass(there, self.far, self.on_request),
+                self._take(far, back), self._pass(back, self._near, self.on_reply),
+            )
+        ]  # fmt: skip
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    async def _take(self, reader: asyncio.StreamReader, way: _Way) -> None:
+        """Take in what comes, with the time at which it is to arrive; nothing more: the end."""
+        while chunk := await reader.read(CHUNK):
+            await way.put((time.monotonic() + self._proxy.delay_s, chunk))
+        await way.put((0.0, b""))
+
+    async def _pass(
         self,
-        reader: asyncio.StreamReader,
+        way: _Way,
         writer: asyncio.StreamWriter,
         look: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """Forward until an end closes; `look` says whether a chunk gets through."""
-        proxy = self._proxy
-        while chunk := await reader.read(CHUNK):
-            if proxy.delay_s:
-                await asyncio.sleep(proxy.delay_s)
-            while proxy.holding:  # noqa: ASYNC110 - set by another thread
+        """Hand on what was taken in; `look` says whether a chunk gets through."""
+        while True:
+            due_at, chunk = await way.get()
+            await asyncio.sleep(max(0.0, due_at - time.monotonic()))
+            while self._proxy.holding or self.forgotten:  # noqa: ASYNC110 - set by another thread
                 await asyncio.sleep(POLL_S)
-            if not await look(chunk):
-                continue
-            await self._write(writer, chunk)
-        self.reset()
+            if not chunk:
+                raise ConnectionResetError
+            if await look(chunk):
+                await self._write(writer, chunk)
 
     async def _write(self, writer: asyncio.StreamWriter, chunk: bytes) -> None:
         rate = self._proxy.bytes_per_s
