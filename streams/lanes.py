@@ -373,9 +373,13 @@ class Lanes:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether there is a backlog: more waits on the topics than a moment brings."""
+        """Whether there is a backlog: more records wait in a partition than a moment brings.
+
+        Batches that wait are none by themselves: there are few records in each while a steady
+        stream is kept up with.
+        """
         return any(
-            lane.outstanding >= BATCHES_PER_LANE or lane.behind >= BACKLOG_RECORDS
+            lane.records + lane.behind >= BACKLOG_RECORDS
             for lane in self._lanes.values()
             if not lane.stopped
         )

@@ -60,6 +60,7 @@ def main(
         "soak.threads_most": max(one.threads for one in warm),
         "soak.files_most": max(one.files for one in warm),
         "soak.lag_most_records": max(one.lag for one in warm),
+        "soak.oldest_mark_most_s": max(one.oldest_s for one in warm),
         "soak.records_s": sent / length_s,
     }
     title = f"soak: {rate:,.0f} records/s about {count:,} members for {length_s / 60:,.0f} minutes"
@@ -68,13 +69,14 @@ def main(
 
 def _table(title: str, samples: list[Vitals], warm: list[Vitals], growth: Slope) -> dict[str, Any]:
     columns = ("minute", "resident MB", "connections", "sessions", "threads", "files", "lag",
-               "marks and messages waiting")  # fmt: skip
+               "waiting", "oldest mark s")  # fmt: skip
     shown = [samples[0], *(warm[len(warm) * tenth // 10] for tenth in range(10)), warm[-1]]
     rows = [
         [
             f"{(one.at_s - samples[0].at_s) / 60:.1f}",
             f"{one.resident_mb:,.1f}",
-            *(f"{number:,}" for number in one[2:]),
+            *(f"{number:,}" for number in one[2:-1]),
+            f"{one.oldest_s:,.1f}",
         ]
         for one in shown
     ]
@@ -83,6 +85,7 @@ def _table(title: str, samples: list[Vitals], warm: list[Vitals], growth: Slope)
         f"In the last {minutes:,.1f} minutes resident memory grew by {growth.per_hour:+.2f} MB/h,",
         f"with a standard error of {growth.error_per_hour:.2f} MB/h.",
         "Connections are the worker's own, sessions what PostgreSQL has of it.",
+        "Marks of members to evaluate and messages to publish are waiting.",
         f"The daily run runs on `{RECOMPUTE_CRON}`.",
     ]
     return report.table(title, columns, rows, notes)
@@ -133,9 +136,12 @@ async def _run(length_s: float, rate: float, members: int) -> tuple[list[Vitals]
             sampling = asyncio.create_task(
                 sample(worker, database, lambda: producing.sent, min(SAMPLE_S, length_s / 30))
             )
-            await producing.run(length_s)
+            sending = asyncio.create_task(producing.run(length_s))
+            # Samples come to an end by themselves only when something is wrong.
+            await asyncio.wait({sending, sampling}, return_when=asyncio.FIRST_COMPLETED)
             sampling.cancel()
             samples = await sampling
+            await sending
             await _watch_intake(deployment, producing.sent)
             return samples, worker.peak_mb(), producing.sent - opened
 

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import asyncpg
 import psutil
 
+from db import due
+from tests.bench.ground import report
 from tests.bench.ground.worker import Worker
 
+SAY_EVERY_S = 60.0
 WORKERS_SESSIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'engagement-%'"""
@@ -26,7 +29,8 @@ class Vitals(NamedTuple):
     """At one moment, `at_s` by the monotonic clock.
 
     `connections` are the worker's own, to anybody; `sessions` those that PostgreSQL has of it.
-    `lag` is records that were sent and are not applied, `waiting` marks and rows of the outbox.
+    `lag` is records that were sent and are not applied, `waiting` marks and rows of the outbox,
+    `oldest_s` the age of the oldest mark.
     """
 
     at_s: float
@@ -37,6 +41,7 @@ class Vitals(NamedTuple):
     files: int
     lag: int
     waiting: int
+    oldest_s: float
 
 
 async def sample(
@@ -44,14 +49,17 @@ async def sample(
 ) -> list[Vitals]:
     """Take samples until cancelled, which gives them; raises Stuck when the worker ends.
 
-    `sent`: how many records have been sent by now.
+    `sent`: how many records have been sent by now. Says one every minute.
     """
     samples: list[Vitals] = []
-    due_s = time.monotonic()
+    due_s = said_s = time.monotonic()
     try:
         while True:
             worker.require_alive()
             samples.append(await _look(worker, database, sent()))
+            if samples[-1].at_s - said_s >= SAY_EVERY_S:
+                said_s = samples[-1].at_s
+                report.say(str(samples[-1]))
             due_s = max(due_s + every_s, time.monotonic())
             await asyncio.sleep(due_s - time.monotonic())
     except asyncio.CancelledError:
@@ -74,4 +82,5 @@ async def _look(worker: Worker, database: asyncpg.Connection, sent: int) -> Vita
         process.num_fds(),
         max(0, sent - await applied(database)),
         int(await database.fetchval(WAITING)),
+        (await due.backlog(database)).oldest_age_s,
     )

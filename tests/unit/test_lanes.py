@@ -1,0 +1,105 @@
+"""What lanes tell of themselves: when there is a backlog, and what does not move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+
+import pytest
+from faust.types import TP
+
+from db.offsets import Claim
+from service.errors import Retryable
+from streams.batches import Batch
+from streams.lanes import Lanes, Reached
+
+PARTS = [TP("topic", number) for number in range(3)]
+
+
+class Database:
+    """Claims everything; batches wait until it lets them go, or are turned away."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.away = False
+
+    async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
+        return {tp: Claim(tp.topic, tp.partition, 0, generation, 0, None, None) for tp in tps}
+
+    async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:
+        if self.away:
+            raise Retryable("away")
+        await self.open.wait()
+        return Reached(batch.end, stopped=False)
+
+    async def is_stopped(self, claim: Claim) -> bool:
+        return False
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+async def lanes(database: Database) -> AsyncIterator[Lanes]:
+    async def crash(error: BaseException) -> None:
+        raise error
+
+    made = Lanes(database, active_partitions=2, batch_max_records=4_000, crash=crash)
+    await made.claim(PARTS, 1)
+    yield made
+    database.open.set()
+    await made.release()
+
+
+async def put(lanes: Lanes, tp: TP, start: int, records: int) -> None:
+    batch = Batch(tp.topic, tp.partition, start, start + records, [None] * records)
+    assert lanes.reserve(tp, batch)
+    lanes.admit(batch)
+    await asyncio.sleep(0)
+
+
+async def until_idle(lanes: Lanes) -> None:
+    while not lanes.is_idle:
+        await lanes.wait_for_room(0.1)
+
+
+async def test_small_batches_that_wait_are_no_backlog(lanes: Lanes) -> None:
+    for tp in PARTS:
+        await put(lanes, tp, 0, 20)
+        await put(lanes, tp, 20, 20)
+        lanes.saw_end(tp, 60)
+    assert not lanes.with_room(PARTS)
+    assert not lanes.is_saturated
+
+
+async def test_records_that_wait_in_the_lane_are_a_backlog(
+    lanes: Lanes, database: Database
+) -> None:
+    await put(lanes, PARTS[0], 0, 600)
+    await put(lanes, PARTS[0], 600, 600)
+    assert lanes.is_saturated
+    database.open.set()
+    await until_idle(lanes)
+    assert not lanes.is_saturated
+
+
+async def test_records_that_wait_on_the_topic_are_a_backlog(lanes: Lanes) -> None:
+    lanes.saw_end(PARTS[1], 1_500)
+    assert lanes.is_saturated
+    lanes.saw_end(PARTS[1], 10)
+    assert not lanes.is_saturated
+
+
+async def test_nothing_stands_still_while_the_database_turns_a_batch_away(
+    lanes: Lanes, database: Database
+) -> None:
+    assert set(lanes.unmoved_for(0)) == set(PARTS)
+    database.away = True
+    await put(lanes, PARTS[0], 0, 20)
+    assert lanes.unmoved_for(0) == {}
+    database.away = False
+    database.open.set()
+    await until_idle(lanes)
+    assert lanes.unmoved_for(0) == {PARTS[0]: 20, PARTS[1]: 0, PARTS[2]: 0}
