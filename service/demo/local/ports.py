@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
+from service.demo.local.keeper import LocalServerError
+
 # Below the ranges that Linux (32768 up) and macOS (49152 up) hand out to outgoing connections:
 # otherwise a client could sit on a stopped server's port when it wants to come back.
 FIRST_PORT = 20000
@@ -20,13 +22,25 @@ def free_port(host: str = "127.0.0.1") -> int:
     source = random.SystemRandom()
     for _ in range(ATTEMPTS):
         port = source.randint(FIRST_PORT, LAST_PORT)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do: a port whose old connections are still in TIME_WAIT is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
+        if is_free(port, host):
             return port
     message = f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}"
     raise OSError(message)
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on the port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a port whose old connections are still in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def require_free(port: int, host: str) -> None:
+    """Raise LocalServerError when somebody listens on the port."""
+    if not is_free(port, host):
+        raise LocalServerError(f"port {port} of {host} is taken")

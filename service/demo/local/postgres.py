@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from service.demo.local import folders
 from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper, LocalServerError, tail
-from service.demo.local.ports import free_port
+from service.demo.local.ports import free_port, require_free
 from service.demo.local.postgres_folder import PostgresFolder
 from service.demo.local.postgres_programs import programs_folder
 
@@ -90,6 +90,8 @@ class LocalPostgres:
         """
         if self._keeper.running("postgres"):
             return
+        if self._given_port:
+            require_free(self._given_port, HOST)
         if not self.folder.is_made:
             self._initdb()
         for attempt in range(1, PORT_ATTEMPTS + 1):

@@ -25,22 +25,28 @@ class Servers:
 
 
 @contextmanager
-def servers(environment: Mapping[str, str], data_dir: Path | None = None) -> Iterator[Servers]:
+def servers(
+    environment: Mapping[str, str],
+    data_dir: Path | None = None,
+    *,
+    kafka_port: int | None = None,
+    postgres_port: int | None = None,
+) -> Iterator[Servers]:
     """Servers for as long as the context lasts.
 
     `KAFKA_BOOTSTRAP_SERVERS` and `DATABASE_URL` in `environment` are used as they are; what is
-    not named is started here, data in `data_dir` or temporary. Blocking: some six seconds, at
-    the very first start also a download. Raises LocalServerError.
+    not named is started here, data in `data_dir` or temporary, on these ports or on free ones.
+    Blocking: some six seconds, at the very first start also a download. Raises LocalServerError.
     """
     bootstrap = environment.get("KAFKA_BOOTSTRAP_SERVERS")
     url = environment.get("DATABASE_URL")
     with ExitStack() as stack:
         kafka = postgres = None
         if not bootstrap:
-            kafka = LocalKafka(data_dir / "kafka" if data_dir else None)
+            kafka = LocalKafka(data_dir / "kafka" if data_dir else None, kafka_port)
             stack.callback(kafka.close)
         if not url:
-            postgres = LocalPostgres(data_dir / "postgres" if data_dir else None)
+            postgres = LocalPostgres(data_dir / "postgres" if data_dir else None, postgres_port)
             stack.callback(postgres.close)
         pool = ThreadPoolExecutor(2)
         try:
