@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import click
+
 ROOT = Path(__file__).parent.parent
 TOPICS = (
     *("ATTENDANCE", "RSVP", "PROFILE_UPDATE", "MEMBERSHIP", "ORGANIZATION"),
@@ -64,6 +66,15 @@ def done(*arguments: str, settings: Mapping[str, str], stdin: str | None = None)
     found = engagement(*arguments, settings=settings, stdin=stdin)
     assert found.returncode == 0, found.stderr
     return found.stdout
+
+
+def resolve(command: click.Command, arguments: Sequence[str]) -> None:
+    """Parse a command line to its end without running it. Raises click.UsageError."""
+    context = command.make_context("engagement", list(arguments))
+    while isinstance(command, click.Group):
+        _, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None
+        command, context = found, found.make_context(found.name, rest, parent=context)
 
 
 def lines(text: str, containing: Sequence[str] = ()) -> list[str]:

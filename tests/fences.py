@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
-_FENCE = re.compile(r"^```(\S*)\s*$")
+# Also in the item of a list, where all lines of the block are set in.
+_FENCE = re.compile(r"^( *)```(\S*)\s*$")
 _HEADING = re.compile(r"^(#+) (.+)$")
 
 
@@ -30,18 +31,19 @@ class Block:
 
 def blocks_of(path: Path) -> Iterator[Block]:
     """The blocks of a page, in order. A fence that is never closed is an error."""
-    heading, opened, language = "", 0, ""
+    heading, opened, language, margin = "", 0, "", ""
     lines: list[str] = []
     page = str(path.relative_to(ROOT))
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fence = _FENCE.match(line)
-        if opened and line == "```":
+        if opened and line == f"{margin}```":
             yield Block(page, opened, heading, language, "\n".join(lines) + "\n")
             opened, lines = 0, []
         elif opened:
-            lines.append(line)
+            assert line.startswith(margin) or not line, f"{page}:{number}: leaves the block"
+            lines.append(line.removeprefix(margin))
         elif fence:
-            opened, language = number, fence[1]
+            opened, margin, language = number, fence[1], fence[2]
         elif title := _HEADING.match(line):
             heading = title[2]
     assert not opened, f"{page}:{opened}: the block is never closed"
@@ -58,11 +60,14 @@ def blocks(page: str, language: str = "", heading: str = "") -> list[Block]:
     return found
 
 
+def without_blocks(text: str) -> str:
+    """A page's text with its blocks left out."""
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def headings_of(path: Path) -> list[str]:
     """The headings of a page, those in blocks left out."""
-    text = re.sub(
-        r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-    )
+    text = without_blocks(path.read_text(encoding="utf-8"))
     return [match[2] for match in re.finditer(r"^(#+) (.+)$", text, re.MULTILINE)]
 
 

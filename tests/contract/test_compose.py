@@ -17,7 +17,6 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -26,6 +25,7 @@ from packaging.utils import canonicalize_name
 from service.cli.main import engagement
 from service.demo.local.kafka_jars import KAFKA_VERSION
 from service.settings import environment_names, load_settings
+from tests.command import resolve
 from tests.guards.dependencies import pins, unpinned
 
 ROOT = Path(__file__).parents[2]
@@ -74,15 +74,6 @@ def test_our_containers_have_no_rights() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_commands_exist(name: str) -> None:
     resolve(engagement, services()[name]["command"])
-
-
-def resolve(command: click.Command, arguments: list[str]) -> None:
-    """Parse a command line to its end without running it."""
-    context = command.make_context("engagement", list(arguments))
-    while isinstance(command, click.Group):
-        _, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert found is not None
-        command, context = found, found.make_context(found.name, rest, parent=context)
 
 
 @pytest.mark.parametrize("name", OURS)

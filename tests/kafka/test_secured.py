@@ -128,7 +128,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalKafka
     doors = {"SECURE": "SASL_SSL", "MUTUAL": "SSL"}
     with LocalKafka(extra_properties=properties, extra_listeners=doors) as cluster:
         give_passwords(cluster)
-        shell = Shell(cluster, folder / "bin", {})
+        shell = Shell(cluster.bootstrap, folder / "bin", {})
         for block in blocks("docs/deploy.md", "sh", "Who may do what"):
             shell.run_block(block)
         yield cluster, authority
