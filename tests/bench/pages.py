@@ -62,9 +62,9 @@ Written by the benchmarks themselves (`./run bench NAME --write-docs`); the reco
 are in [performance/](performance/). Ratios last, absolute figures are those of the machine: compare
 only what one run has measured. Everything (broker, database, workers, load) runs on one machine,
 with fsync, full page writes and synchronous commit on; rates leave starting up out; contenders take
-turns, and every figure is a median. What the figures mean for sizing is in
-[capacity.md](capacity.md).
+turns, and every figure is a median.
 """
+SIZING: Final = "What the figures mean for sizing is in [capacity.md](capacity.md).\n"
 
 
 def write(name: str, result: Record, docs: Path = DOCS) -> None:
@@ -91,7 +91,9 @@ def stored(docs: Path = DOCS) -> dict[str, Record]:
 
 def performance_page(records: Mapping[str, Record]) -> str:
     """The page as Markdown."""
-    parts = [INTRODUCTION, _bars(records)]
+    # That page is not there before all that it follows from has been measured.
+    sizing = [SIZING] if capacity.costs(records) is not None else []
+    parts = [INTRODUCTION, *sizing, _bars(records)]
     parts += [_section(name, record) for name, record in records.items()]
     return "\n".join(parts)
 
