@@ -44,7 +44,7 @@ LEFT JOIN member m ON m.org_id = k.org_id AND m.user_id = $2
 LEFT JOIN membership_fact f ON f.member_id = m.member_id"""
 
 SELECT_MEMBER: Final = """
-SELECT m.user_id, f.display_name, f.status AS membership, f.role, v.*,
+SELECT v.*, m.user_id AS known_as, f.display_name, f.status AS membership, f.role,
        t.version, t.highly_engaged_min_events, t.moderate_min_events, t.new_member_days,
        t.inactive_after_days, t.activity_window_days AS window_days,
        author.display_name AS overridden_by_name,
@@ -164,7 +164,7 @@ def _member_record(row: asyncpg.Record) -> MemberRecord:
     source = row["source"] if row["level"] is not None else None
     joined_source = row["joined_at_source"]
     return MemberRecord(
-        user_id=row["user_id"],
+        user_id=row["known_as"],
         display_name=row["display_name"],
         membership=row["membership"],
         role=row["role"],

@@ -58,6 +58,22 @@ async def test_member_record_has_evidence_texts_and_etag(api: Api) -> None:
     assert body["next_level"] == "at_risk"
 
 
+async def test_a_member_who_waits_for_the_first_evaluation(api: Api) -> None:
+    await api.community.member("just.arrived", name="Just Arrived", attended=(3,))
+    body = (await api.get("/members/just.arrived")).json()
+    assert (body["user_id"], body["display_name"]) == ("just.arrived", "Just Arrived")
+    assert (body["membership"], body["level"], body["computed_at"]) == ("active", None, None)
+    assert (await api.get("/me", "just.arrived")).json()["status_label"] is None
+    assert (await api.get("/members/just.arrived/history")).json()["items"] == []
+    page = await api.call("GET", f"/admin/orgs/{ORG}/members/just.arrived")
+    assert "Not evaluated yet" in page.text
+    # An override need not wait: setting it evaluates.
+    path = f"/v1/orgs/{ORG}/members/just.arrived/override"
+    early = await api.call("PUT", path, json={"level": "new", "notes": "n"})
+    assert early.status_code == 200, early.text
+    assert (early.json()["level"], early.json()["computed_level"]) == ("new", "moderate")
+
+
 async def test_levels_of_the_community(api: Api) -> None:
     body = (await api.get("/members", limit=200)).json()
     levels = {item["user_id"]: item["level"] for item in body["items"]}
