@@ -1,19 +1,20 @@
-"""Who gets what: every endpoint and page with every role, and what no role may see."""
+"""Access in time and in detail: demotions, other organisations' members, and words that hurt."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from typing import Any
 
+import httpx2
 import pytest
 
+from service.api.sessions import csrf_token
 from service.texts import is_clean
 from tests.api_community import (
     ADMIN,
-    DELETED_ADMIN,
-    DELETED_ORG,
     IMPLICIT,
-    LEFT,
     LOST,
     MARKUP,
     MEMBER,
@@ -25,53 +26,19 @@ from tests.api_community import (
     SECOND_ADMIN,
     SILENT,
     STRANGER,
-    SUSPENDED_ADMIN,
-    SUSPENDED_MEMBER,
-    SUSPENDED_ORG,
 )
+from tests.postgres.api_calls import FORM_TYPE, calls_of
 from tests.postgres.api_client import Api, running_api
 
-NUMBERS = {
-    "highly_engaged_min_events": 4, "moderate_min_events": 2, "activity_window_days": 90,
-    "new_member_days": 60, "inactive_after_days": 180,
-}  # fmt: skip
-
-
-class Endpoint(NamedTuple):
-    """A call with a body that is fine, and the status that an administrator gets."""
-
-    method: str
-    path: str
-    ok: int = 200
-    body: Any = None
-    admin: bool = True
-    writes: bool = False
-
-
-ENDPOINTS = (
-    Endpoint("GET", "/me", admin=False),
-    Endpoint("GET", "/members"),
-    Endpoint("GET", "/members/{user}"),
-    Endpoint("GET", "/members/{user}/history"),
-    Endpoint("GET", "/summary"),
-    Endpoint("GET", "/thresholds"),
-    Endpoint("POST", "/thresholds/preview", body=NUMBERS),
-    Endpoint("PUT", "/thresholds", body={**NUMBERS, "base_version": 0}, writes=True),
-    Endpoint("PUT", "/members/{user}/override", body={"level": "new", "notes": "n"}, writes=True),
-    Endpoint("DELETE", "/members/{user}/override", writes=True),
-    Endpoint("POST", "/members/{user}/recompute", 202, writes=True),
-    Endpoint("DELETE", "/members/{user}"),
+# Whatever sends an organisation or a member may call them so.
+HURTFUL_ORG, HURTFUL_MEMBER, HURTFUL_ADMIN = "inactive.club", "at_risk.annie", "in-active.ina"
+HURTFUL_NAMES = (
+    "The In-Active At_Risk Club",
+    "A t  r i s k",
+    "in\u200bactive",
+    "Ìnáctive",
+    "\u0430t r\u0456sk",
 )
-PAGES = (
-    "", "/members", "/members/{user}", "/members/{user}/history",
-    "/members/{user}/override/preview", "/thresholds",
-)  # fmt: skip
-PAGE_FORMS = (
-    "/members/{user}/override", "/members/{user}/override/clear", "/members/{user}/recompute",
-    "/thresholds", "/thresholds/preview",
-)  # fmt: skip
-PLAIN_MEMBERS = (MEMBER, SILENT, LOST, NEWCOMER, IMPLICIT, MARKUP)
-OUTSIDERS = (STRANGER, LEFT, OTHER_ADMIN, OTHER_MEMBER, DELETED_ADMIN, SUSPENDED_ADMIN)
 
 
 @pytest.fixture
@@ -80,82 +47,29 @@ async def api(database: str) -> AsyncIterator[Api]:
         yield running
 
 
-async def call(api: Api, endpoint: Endpoint, user: str | None, org: str, about: str) -> Any:
-    return await api.call(
-        endpoint.method,
-        f"/v1/orgs/{org}{endpoint.path.format(user=about)}",
-        user,
-        json=endpoint.body,
-    )
-
-
-async def test_the_lists_above_name_every_endpoint_and_page(api: Api) -> None:
-    schema = api.app.openapi()
-    described = {
-        (method.upper(), path.removeprefix("/v1/orgs/{org}"))
-        for path, methods in schema["paths"].items()
-        for method in methods
-        if path.startswith("/v1/")
-    }
-    assert described == {(e.method, e.path) for e in ENDPOINTS}
-    assert {p for p in schema["paths"] if not p.startswith("/v1/")} == {"/session"}
-
-
-async def test_every_endpoint_with_every_role(api: Api) -> None:
-    """What an administrator can do last, so that nothing has changed for the others."""
-    for endpoint in ENDPOINTS:
-        for user in OUTSIDERS:
-            response = await call(api, endpoint, user, ORG, MEMBER)
-            assert response.status_code == 404, (endpoint, user, response.text)
-        anonymous = await call(api, endpoint, None, ORG, MEMBER)
-        assert anonymous.status_code == 401
-        assert anonymous.headers["www-authenticate"].startswith("Bearer")
-        for user in PLAIN_MEMBERS:
-            for about in (user, ADMIN, LOST):
-                response = await call(api, endpoint, user, ORG, about)
-                expected = 403 if endpoint.admin else 200
-                assert response.status_code == expected, (endpoint, user, response.text)
-    for endpoint in ENDPOINTS:
-        response = await call(api, endpoint, ADMIN, ORG, MEMBER)
-        assert response.status_code == endpoint.ok, (endpoint, response.text)
-
-
-async def test_an_admin_of_one_organisation_is_nobody_in_another(api: Api) -> None:
-    for endpoint in ENDPOINTS:
-        for user, org in ((ADMIN, OTHER_ORG), (OTHER_ADMIN, ORG), (ADMIN, DELETED_ORG),
-                          (DELETED_ADMIN, DELETED_ORG), (ADMIN, "unknown")):  # fmt: skip
-            response = await call(api, endpoint, user, org, OTHER_MEMBER)
-            assert response.status_code == 404, (endpoint, user, org)
-
-
 async def test_one_organisation_never_shows_the_members_of_another(api: Api) -> None:
-    for path in (f"/members/{OTHER_MEMBER}", f"/members/{OTHER_MEMBER}/history"):
-        assert (await api.get(path)).status_code == 404
-    put = Endpoint("PUT", "/members/{user}/override", body={"level": "new", "notes": "n"})
-    for endpoint in (put, Endpoint("DELETE", "/members/{user}/override"),
-                     Endpoint("POST", "/members/{user}/recompute"),
-                     Endpoint("DELETE", "/members/{user}")):  # fmt: skip
-        assert (await call(api, endpoint, ADMIN, ORG, OTHER_MEMBER)).status_code == 404
+    for call in calls_of(api.app):
+        if "{user}" in call.path:
+            path = call.at(ORG, OTHER_MEMBER)
+            response = await api.call(call.method, path, ADMIN, **call.content())
+            assert response.status_code == 404, (call, response.text)
     untouched = await api.call("GET", f"/v1/orgs/{OTHER_ORG}/members/{OTHER_MEMBER}", OTHER_ADMIN)
     assert untouched.json()["override"] is None
 
 
-async def test_a_suspended_organisation_can_be_read_and_erased_from_only(api: Api) -> None:
-    for endpoint in ENDPOINTS:
-        response = await call(api, endpoint, SUSPENDED_ADMIN, SUSPENDED_ORG, SUSPENDED_MEMBER)
-        expected = 409 if endpoint.writes else endpoint.ok
-        assert response.status_code == expected, (endpoint, response.text)
-
-
 async def test_a_demotion_counts_at_once(api: Api) -> None:
     assert (await api.get("/members", SECOND_ADMIN)).status_code == 200
+    assert (await api.get("/summary", SECOND_ADMIN)).status_code == 200
     await api.community.membership(SECOND_ADMIN, role="member")
     assert (await api.get("/members", SECOND_ADMIN)).status_code == 403
-    assert (await api.get("/summary", SECOND_ADMIN)).status_code == 403
+    assert (await api.get("/summary", SECOND_ADMIN)).status_code == 403, (
+        "though it is still at hand"
+    )
     await api.community.membership(SECOND_ADMIN, role="admin", status="left")
     assert (await api.get("/members", SECOND_ADMIN)).status_code == 404
     await api.community.organization(ORG, "Riverside Makers", "deleted")
     assert (await api.get("/members", ADMIN)).status_code == 404
+    assert (await api.get("/summary", ADMIN)).status_code == 404
 
 
 async def test_implicit_members_count_only_where_they_do(database: str) -> None:
@@ -167,55 +81,102 @@ async def test_implicit_members_count_only_where_they_do(database: str) -> None:
 async def test_strangers_learn_nothing_from_malformed_requests(api: Api) -> None:
     """Access is decided before anything that was sent is looked at."""
     for user, status in ((None, 401), (STRANGER, 404), (MEMBER, 403)):
-        for content in (b"{", b'{"level": "at_risk"}', b"\xff"):
-            response = await api.call(
-                "PUT", f"/v1/orgs/{ORG}/members/{MEMBER}/override", user, content=content,
-                headers={"Content-Type": "application/json"},
-            )  # fmt: skip
-            assert response.status_code == status
-            assert "errors" not in response.json()
-        query = await api.call("GET", f"/v1/orgs/{ORG}/members?limit=bad&level=inactive", user)
-        assert query.status_code == status
+        for call in calls_of(api.app):
+            if call.is_own:
+                continue
+            for content in (b"{", b'{"level": "at_risk"}', b"\xff"):
+                response = await api.call(
+                    call.method, call.at(ORG, MEMBER) + "?limit=bad&level=inactive", user,
+                    content=content, headers={"Content-Type": "application/json"},
+                )  # fmt: skip
+                assert response.status_code == status, call
+                assert '"errors"' not in response.text
+
+
+async def hurtful_names(api: Api) -> None:
+    """People and an organisation with ids and names that hold the words, and notes that do."""
+    await api.community.organization(ORG, HURTFUL_NAMES[0])
+    await api.community.membership(LOST, name="Ina C. Tive at-risk inactive")
+    await api.community.member(HURTFUL_MEMBER, name="Inactive", attended=(300,))
+    # An organisation without a record is called by its id.
+    await api.community.member(HURTFUL_MEMBER, org_id=HURTFUL_ORG, attended=(130,))
+    await api.community.member(HURTFUL_ADMIN, org_id=HURTFUL_ORG, role="admin", attended=(1,))
+    await api.community.evaluate([(ORG, HURTFUL_MEMBER), (HURTFUL_ORG, HURTFUL_MEMBER)])
+    path = f"/v1/orgs/{ORG}/members/{SILENT}/override"
+    body = {"level": "inactive", "notes": "at risk of being inactive"}
+    assert (await api.call("PUT", path, json=body)).status_code == 200
+
+
+def assert_kind(response: httpx2.Response, *about: object) -> None:
+    assert is_clean(response.text), (*about, response.text)
+    assert is_clean(" ".join(response.headers.values())), about
 
 
 async def test_whatever_a_member_can_fetch_is_kind(api: Api) -> None:
-    """Names that hold the words, echoes of them, every endpoint, method, page and error."""
-    hurtful = "The In-Active At_Risk Club"
-    await api.community.organization(ORG, hurtful)
-    await api.community.membership(LOST, name="Ina C. Tive at-risk inactive")
-    await api.call("PUT", f"/v1/orgs/{ORG}/members/{SILENT}/override", ADMIN,
-                   json={"level": "inactive", "notes": "at risk of being inactive"})  # fmt: skip
-    for user in (*PLAIN_MEMBERS, *OUTSIDERS, None):
-        for about in ("at_risk", "inactive", LOST):
-            for endpoint in ENDPOINTS:
-                for path in (
-                    f"/v1/orgs/{ORG}{endpoint.path.format(user=about)}",
-                    f"/v1/orgs/{ORG}{endpoint.path.format(user=about)}?level=at_risk&q=inactive",
-                    f"/v1/orgs/at_risk{endpoint.path.format(user=about)}",
-                ):
-                    response = await api.call(
-                        endpoint.method, path, user, json=endpoint.body,
-                        headers={"X-Request-ID": "inactive"},
-                    )  # fmt: skip
-                    assert is_clean(response.text), (user, path, response.text)
-                    assert is_clean(" ".join(response.headers.values())), path
-            for page in PAGES:
-                path = f"/admin/orgs/{ORG}{page.format(user=about)}"
-                response = await api.call("GET", path, user)
-                assert response.status_code in (401, 403, 404)
-                assert is_clean(response.text), (user, path, response.text)
-            for form in PAGE_FORMS:
-                path = f"/admin/orgs/{ORG}{form.format(user=about)}"
-                response = await api.call(
-                    "POST", path, user, content=b"level=at_risk",
-                    headers={"Content-Type": "application/x-www-form-urlencoded"},
-                )  # fmt: skip
-                assert response.status_code in (401, 403, 404)
-                assert is_clean(response.text)
-    for path in ("/at_risk", "/v1/inactive", "/admin/at_risk", "/sign-in?code=at_risk"):
-        assert is_clean((await api.call("GET", path, MEMBER)).text), path
-    mine = (await api.get("/me", LOST)).json()
-    assert "your organisation" in mine["user_explanation"]
+    """Every endpoint and page, every error, for ids and queries that hold the words."""
+    await hurtful_names(api)
+    people = (MEMBER, SILENT, LOST, NEWCOMER, IMPLICIT, MARKUP, HURTFUL_MEMBER, STRANGER, None)
+    for user in people:
+        for call in calls_of(api.app):
+            for org, about in (
+                (ORG, LOST), (ORG, "at_risk"), (HURTFUL_ORG, HURTFUL_MEMBER), ("at_risk", "x"),
+            ):  # fmt: skip
+                content = call.content()
+                headers = content.pop("headers", {}) | {"X-Request-ID": "inactive"}
+                for query in ("", "?level=at_risk&q=inactive&cursor=inactive"):
+                    path = call.at(org, about) + query
+                    response = await api.call(call.method, path, user, headers=headers, **content)
+                    assert response.status_code in (200, 401, 403, 404, 422), (call, response.text)
+                    assert_kind(response, user, call, path)
+        for path in ("/at_risk", "/v1/inactive", "/admin/at_risk", "/static/at_risk.css"):
+            for method in ("GET", "PUT", "OPTIONS", "TRACE"):
+                assert_kind(await api.call(method, path, user), method, path)
+
+
+@pytest.mark.parametrize("name", HURTFUL_NAMES)
+async def test_an_organisation_with_such_a_name_is_your_organisation(api: Api, name: str) -> None:
+    await hurtful_names(api)
+    await api.community.organization(ORG, name)
+    for user in (MEMBER, SILENT, LOST, NEWCOMER, IMPLICIT, HURTFUL_MEMBER):
+        response = await api.get("/me", user)
+        assert_kind(response, user)
+        assert "your organisation" in response.json()["user_explanation"], response.text
+    response = await api.call("GET", f"/v1/orgs/{HURTFUL_ORG}/me", HURTFUL_MEMBER)
+    assert_kind(response)
+    assert "your organisation" in response.json()["user_explanation"]
+
+
+async def test_sessions_and_sign_in_are_kind(api: Api) -> None:
+    """What belongs to no organisation, with a caller whose id holds the words."""
+    opened = await api.call("POST", "/session", HURTFUL_MEMBER)
+    assert opened.status_code == 200
+    assert_kind(opened)
+    link = secrets.token_urlsafe(32)
+    await api.community.execute(
+        "INSERT INTO http_session VALUES ($1, 'link', $2, now() + interval '1 hour')",
+        hashlib.sha256(link.encode()).digest(), HURTFUL_MEMBER,
+    )  # fmt: skip
+    form = {"Content-Type": FORM_TYPE, "Sec-Fetch-Site": "same-origin"}
+    address = f"/sign-in?code={link}&org={HURTFUL_ORG}"
+    offered = await api.call("GET", address, None)
+    assert offered.status_code == 200
+    assert_kind(offered)
+    for wrong in ("/sign-in?code=at_risk", f"/sign-in?code={'x' * 43}&org=inactive"):
+        for method in ("GET", "POST"):
+            assert_kind(await api.call(method, wrong, None, headers=form), wrong)
+    entered = await api.call("POST", address, None, headers=form)
+    assert (entered.status_code, is_clean(entered.text)) == (303, True)
+    cookie = entered.cookies["engagement_session"]
+    api.client.cookies.clear()
+    for headers in ({}, {"Cookie": f"engagement_session={cookie}"}):
+        refused = await api.call("DELETE", "/session", None, headers=headers)
+        assert refused.status_code in (401, 403)
+        assert_kind(refused)
+    headers = form | {"Cookie": f"engagement_session={cookie}"}
+    content: Any = f"csrf_token={csrf_token(cookie)}".encode()
+    out = await api.call("POST", "/sign-out", None, headers=headers, content=content)
+    assert out.status_code == 200
+    assert_kind(out)
 
 
 async def test_a_member_sees_neither_notes_nor_the_text_for_administrators(api: Api) -> None:

@@ -27,11 +27,13 @@ class OverrideRequest(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "level": "highly_engaged",
-                "notes": "Runs the workshop; does not sign in.",
-                "expires_at": "2099-12-31T23:59:00Z",
-            }
+            "examples": [
+                {
+                    "level": "highly_engaged",
+                    "notes": "Runs the workshop; does not sign in.",
+                    "expires_at": "2099-12-31T23:59:00Z",
+                }
+            ]
         }
     )
 
@@ -43,7 +45,7 @@ class OverrideRequest(Body):
 class ClearRequest(Body):
     """Why an override ends, if there is something to say."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"notes": "The workshop is over."}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"notes": "The workshop is over."}]})
 
     notes: str | None = Field(None, max_length=MAX_NOTES, pattern=NOTE_PATTERN)
 
@@ -74,6 +76,5 @@ class Receipt(Answer):
 class SessionAnswer(Answer):
     """A session was opened; the cookie is in the headers. Unsafe requests need the token."""
 
-    user_id: str = Field(examples=["grace.hopper"])
     expires_in_s: int = Field(examples=[28800])
     csrf_token: str = Field(examples=["9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e43"])

@@ -24,6 +24,7 @@ from service.api.sessions import (
     set_session_cookie,
 )
 from service.events import ID_PATTERN
+from service.texts import is_clean
 
 router = APIRouter(route_class=PageErrors, include_in_schema=False)
 
@@ -36,21 +37,19 @@ async def offer(request: Request, code: str = "", org: str = "") -> Response:
     """What the link opens: a button, so that nothing but a click uses the link up."""
     user_id = await _link_user(request, code, use_up=False)
     if user_id is None or _ID.fullmatch(org) is None:
-        raise Problem(401, "unauthorized", "The link has been used, or its hour is over.")
-    values = {"user_id": user_id, "code": code, "org": org}
-    return page("sign_in.html", values)
+        raise Problem(401, "link-over", "The link has been used, or its hour is over.")
+    # Members may follow links, too, and ids may hold any word.
+    return page("sign_in.html", {"user_id": user_id if is_clean(user_id) else None})
 
 
 @router.post("/sign-in")
-async def sign_in(request: Request) -> Response:
-    """Use the link up and open a session."""
+async def sign_in(request: Request, code: str = "", org: str = "") -> Response:
+    """Use the link up and open a session. The form is sent to the link itself."""
     await read_body(request)
     check_same_origin(request)
-    form = await read_form(request)
-    org = form.get("org", "")
-    user_id = await _link_user(request, form.get("code", ""), use_up=True)
+    user_id = await _link_user(request, code, use_up=True)
     if user_id is None or _ID.fullmatch(org) is None:
-        raise Problem(401, "unauthorized", "The link has been used, or its hour is over.")
+        raise Problem(401, "link-over", "The link has been used, or its hour is over.")
     secret = new_secret()
     await services_of(request).store.open_session(hash_of(secret), "session", user_id, LIFETIME_S)
     response = see_other(base_of(org))

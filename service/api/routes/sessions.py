@@ -34,9 +34,8 @@ async def open_session(request: Request, response: Response) -> SessionAnswer:
         hash_of(secret), "session", caller.user_id, LIFETIME_S
     )
     set_session_cookie(request, response, secret)
-    return SessionAnswer(
-        user_id=caller.user_id, expires_in_s=LIFETIME_S, csrf_token=csrf_token(secret)
-    )
+    # Without the caller's id: whoever sends a token knows it, and ids may hold any word.
+    return SessionAnswer(expires_in_s=LIFETIME_S, csrf_token=csrf_token(secret))
 
 
 @router.delete("/session", status_code=204, responses=problems(403), tags=["sessions"])
