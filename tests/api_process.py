@@ -61,7 +61,10 @@ def free_ports(number: int) -> list[int]:
 
 @asynccontextmanager
 async def api_process(dsn: str, **more: str) -> AsyncIterator[ApiProcess]:
-    """Start `engagement api` on a migrated database, wait until it is ready, stop it after."""
+    """Start `engagement api` on a migrated database, wait until it is ready, stop it after.
+
+    `more` are settings; an empty one leaves out what is set otherwise.
+    """
     port, ops_port = free_ports(2)
     given = {
         "DATABASE_URL": dsn,
@@ -71,6 +74,7 @@ async def api_process(dsn: str, **more: str) -> AsyncIterator[ApiProcess]:
         "ENGAGEMENT_LOG_LEVEL": "WARNING",
         **more,
     }
+    given = {name: value for name, value in given.items() if value}
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ
     } | given
