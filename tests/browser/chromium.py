@@ -40,18 +40,27 @@ def _playwrights_own() -> Path | None:
     return path if asked.returncode == 0 and path.exists() else None
 
 
-def find_or_install() -> Path:
-    """A Chromium, installed if need be; takes up to some minutes then. Raises NoChromium."""
+def is_root_on_debian() -> bool:
+    """Whether the system's own package can be installed."""
+    return os.geteuid() == 0 and Path("/etc/debian_version").exists()
+
+
+def find_or_install(*, from_debian: bool | None = None) -> Path:
+    """A Chromium, installed if need be; takes up to some minutes then. Raises NoChromium.
+
+    `from_debian`: by the Debian package rather than Playwright's download; None: where one can.
+    """
     found = find()
     if found is not None:
         return found
-    debian = os.geteuid() == 0 and Path("/etc/debian_version").exists()
+    if from_debian is None:
+        from_debian = is_root_on_debian()
     steps = (
         [
             ["apt-get", "update", "-qq"],
             ["apt-get", "install", "-y", "--no-install-recommends", "chromium"],
         ]
-        if debian
+        if from_debian
         else [[sys.executable, "-m", "playwright", "install", "chromium"]]
     )
     line = " && ".join(" ".join(step) for step in steps)

@@ -21,11 +21,17 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 from tests.api_community import ADMIN, ORG, Community, populate, settle
 from tests.api_process import ApiProcess, api_process
 from tests.browser.chromium import NoChromium, find_or_install
+from tests.browser.screenshots import shoot
 from tests.servers import KafkaBroker, PostgresServer, cloned_database
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+LOOKS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": DESKTOP},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2},
+}
 STOP_TIMEOUT_S = 30.0
 TOPICS = (
     "ATTENDANCE",
@@ -85,8 +91,17 @@ async def worker_process(environment: dict[str, str]) -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser's program; without one every test of the tier fails and says what to run."""
+    return find_or_install()
+
+
+@pytest.fixture(scope="session")
 async def stack(
-    postgres_server: PostgresServer, template_database: str, kafka_broker: KafkaBroker
+    chromium: Path,  # first: without it there is no need to start anything
+    postgres_server: PostgresServer,
+    template_database: str,
+    kafka_broker: KafkaBroker,
 ) -> AsyncIterator[Stack]:
     """The whole service, with a community that has a year behind it."""
     prefix = f"pages-{secrets.token_hex(4)}."
@@ -138,11 +153,10 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """Chromium; without one the tier fails and says what to run."""
-    path = find_or_install()
+async def browser(chromium: Path) -> AsyncIterator[Browser]:
+    """Chromium, running."""
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=path)
+        running = await playwright.chromium.launch(executable_path=chromium)
         yield running
         await running.close()
 
@@ -150,12 +164,12 @@ async def browser() -> AsyncIterator[Browser]:
 class Visitor:
     """Somebody at a browser. Console errors and foreign requests are collected."""
 
-    def __init__(self, stack: Stack, context: BrowserContext, page: Page) -> None:
+    def __init__(self, stack: Stack, context: BrowserContext, page: Page, org: str = ORG) -> None:
         self.stack = stack
         self.context = context
         self.page = page
         self.complaints: list[str] = []
-        self.base = f"{stack.api.address}/admin/orgs/{ORG}"
+        self.base = f"{stack.api.address}/admin/orgs/{org}"
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda r: self._watch(r.url))
@@ -171,6 +185,23 @@ class Visitor:
     async def open(self, path: str = "") -> Page:
         await self.page.goto(f"{self.base}{path}")
         return self.page
+
+    async def check(self) -> None:
+        """Nothing that axe finds wrong, and nothing wider than the window."""
+        found = await self.violations()
+        assert found == [], "\n".join(map(str, found))
+        wide = await self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, "the page scrolls sideways"
+
+    async def check_every_look(self, name: str) -> None:
+        """The page as it is on a desk, in the dark and on a phone; pictures if they are wanted."""
+        for look, options in LOOKS.items():
+            await self.page.set_viewport_size(options["viewport"])
+            await self.page.emulate_media(color_scheme=options.get("color_scheme", "light"))
+            await self.check()
+            await shoot(self.page, f"{name}-{look}")
 
     async def violations(self) -> list[Any]:
         """What axe finds wrong with the page as it is, by WCAG 2.2 A and AA."""
@@ -189,9 +220,9 @@ class Visitor:
 
 @asynccontextmanager
 async def visiting(
-    stack: Stack, browser: Browser, user_id: str = ADMIN, **options: Any
+    stack: Stack, browser: Browser, user_id: str = ADMIN, *, org: str = ORG, **options: Any
 ) -> AsyncIterator[Visitor]:
-    """A fresh browser window, signed in."""
+    """A fresh browser window, signed in, for the pages of one organisation."""
     context = await browser.new_context(**({"viewport": DESKTOP} | options))
     try:
         await context.add_cookies(
@@ -199,7 +230,7 @@ async def visiting(
               "url": stack.api.address, "httpOnly": True, "sameSite": "Strict"}]
         )  # fmt: skip
         context.set_default_timeout(10_000)
-        yield Visitor(stack, context, await context.new_page())
+        yield Visitor(stack, context, await context.new_page(), org)
     finally:
         await context.close()
 
