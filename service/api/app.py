@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
@@ -15,10 +15,12 @@ from starlette.routing import compile_path
 
 from service.api.access import is_admin
 from service.api.entry import Scope
+from service.api.examples import ANSWERS
 from service.api.middleware import RequestMiddleware, request_id_of
-from service.api.pages import member, overview, sign_in, thresholds
+from service.api.pages import description, member, overview, sign_in, thresholds
 from service.api.pages import members as member_list
 from service.api.problems import (
+    INVALID,
     MEDIA_TYPE,
     Problem,
     ProblemBody,
@@ -28,7 +30,7 @@ from service.api.problems import (
 )
 from service.api.routes import members, organizations, overrides, sessions
 from service.api.services import Services
-from service.api.static import StaticAssets, docs_page
+from service.api.static import StaticAssets
 from service.errors import Refused, Retryable
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -70,7 +72,7 @@ def create_app(services: Services) -> FastAPI:
     ):
         app.include_router(router, prefix=PREFIX)
     app.include_router(sessions.router)
-    app.include_router(_documents())
+    app.include_router(description.router)
     for router in (
         overview.detached,
         member_list.reads,
@@ -84,12 +86,6 @@ def create_app(services: Services) -> FastAPI:
     app.mount("/static", StaticAssets(directory=STATIC))
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app
-
-
-def _documents() -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-    router.add_api_route("/docs", docs_page, methods=["GET"])
-    return router
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -124,7 +120,7 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     # Details name levels and fields, which only administrators may read.
     scope: Scope | None = getattr(request.state, "scope", None)
     if scope is None or not is_admin(scope.standing):
-        return Problem(422, "invalid", "The request does not have the expected form.")
+        return Problem(422, "invalid", INVALID)
     return invalid(error.errors())
 
 
@@ -135,7 +131,7 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
         allow = {"Allow": ", ".join(_methods_at(request.app, request.url.path))}
         return Problem(405, "method", "This cannot be done here.", headers=allow)
     if error.status_code == 400:  # noqa: PLR2004 - a body that is no text, or nested too deeply
-        return Problem(422, "invalid", "The request does not have the expected form.")
+        return Problem(422, "invalid", INVALID)
     return Problem(error.status_code, "http", "The request cannot be handled.")
 
 
@@ -168,6 +164,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     schemas.update(definitions["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for answer in ANSWERS:
+        schemas[type(answer).__name__]["examples"] = [answer.model_dump(mode="json")]
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     }

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Response
 
+from service.api.access import ADMIN_ONLY, SUSPENDED
 from service.api.entry import Scope, scope_of
-from service.api.problems import MEDIA_TYPE, Problem
+from service.api.problems import (
+    INTERNAL,
+    INVALID,
+    LATE,
+    MEDIA_TYPE,
+    FieldProblem,
+    Problem,
+    not_found,
+    unauthorized,
+    unavailable,
+)
 from service.api.values import MemberRecord
 from service.events import ID_PATTERN
 
@@ -46,7 +58,6 @@ _MEANINGS: Final = {
     401: "No valid token or session",
     403: "For administrators only",
     404: "Nothing here, or nothing that the caller may see",
-    405: "No such method here",
     408: "The request did not arrive in time",
     409: "The state does not allow it",
     412: "The state has changed since the caller looked",
@@ -56,12 +67,33 @@ _MEANINGS: Final = {
     503: "Busy or starting; try again",
 }
 _ALWAYS: Final = (401, 404, 422, 500, 503)
+_NOTES_FAULT: Final = FieldProblem(location="body.notes", message="Field required")
+_EXAMPLES: Final = {
+    problem.status: json.loads(problem.body("f4a1c9f0b7d24d0e"))
+    for problem in (
+        unauthorized("The token has expired."),
+        Problem(403, "forbidden", ADMIN_ONLY),
+        not_found(),
+        Problem(408, "timeout", LATE),
+        Problem(409, "suspended", SUSPENDED),
+        Problem(412, "stale", "The member has changed since: read it again."),
+        Problem(413, "too-large", "The body may have at most 65536 bytes."),
+        Problem(422, "invalid", INVALID, errors=[_NOTES_FAULT]),
+        Problem(500, "internal", INTERNAL),
+        unavailable(),
+    )
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What can go wrong at an endpoint, beside what can always go wrong."""
+    if 413 in statuses:  # noqa: PLR2004 - bodies that may be too large may be late, too
+        statuses += (408,)
     return {
-        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        status: {
+            "description": _MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": _PROBLEM, "example": _EXAMPLES[status]}},
+        }
         for status in sorted({*statuses, *_ALWAYS})
     }
 

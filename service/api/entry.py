@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 
 from service.api.access import admit, admit_writing
 from service.api.ports import Organization
-from service.api.problems import Problem, not_found, unauthorized
+from service.api.problems import LATE, Problem, not_found, unauthorized
 from service.api.services import Services, services_of
 from service.api.sessions import UNSAFE, check_csrf, hash_of, session_secret
 from service.api.tokens import BadToken
@@ -80,7 +80,7 @@ async def read_body(request: Request) -> None:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             await request.body()
     except TimeoutError:
-        raise Problem(408, "timeout", "The request did not arrive in time.") from None
+        raise Problem(408, "timeout", LATE) from None
 
 
 @asynccontextmanager

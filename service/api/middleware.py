@@ -10,7 +10,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import MEDIA_TYPE, Problem, unavailable
+from service.api.problems import INTERNAL, MEDIA_TYPE, Problem, unavailable
 from service.metrics import METRICS
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -67,9 +67,7 @@ class RequestMiddleware:
             await exchange.answer(problem)
         except Exception as error:  # whatever it is, the caller gets a problem and we go on
             log.exception("request_failed", action="request", error=type(error).__name__)
-            await exchange.answer(
-                Problem(500, "internal", "Something went wrong here. It has been logged.")
-            )
+            await exchange.answer(Problem(500, "internal", INTERNAL))
         finally:
             self._in_flight -= 1
             exchange.finish()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.errors import (
     Conflict,
@@ -27,6 +27,9 @@ TYPE_PREFIX: Final = "urn:engagement:problem:"
 MAX_ERRORS: Final = 20
 
 NOT_FOUND: Final = "There is nothing here, or nothing that you may see."
+INVALID: Final = "The request does not have the expected form."
+INTERNAL: Final = "Something went wrong here. It has been logged."
+LATE: Final = "The request did not arrive in time."
 
 
 class FieldProblem(BaseModel):
@@ -39,23 +42,11 @@ class FieldProblem(BaseModel):
 class ProblemBody(BaseModel):
     """A problem as it is sent. `type` is stable; `detail` is for people."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "type": "urn:engagement:problem:stale",
-                "title": "Precondition Failed",
-                "status": 412,
-                "detail": "The member has changed since: read it again.",
-                "request_id": "f4a1c9f0b7d24d0e",
-            }
-        }
-    )
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    request_id: str
+    type: str = Field(examples=["urn:engagement:problem:stale"])
+    title: str = Field(examples=["Precondition Failed"])
+    status: int = Field(examples=[412])
+    detail: str = Field(examples=["The member has changed since: read it again."])
+    request_id: str = Field(examples=["f4a1c9f0b7d24d0e"])
     errors: list[FieldProblem] | None = None
 
 
@@ -149,6 +140,4 @@ def invalid(errors: Iterable[Mapping[str, Any]]) -> Problem:
         FieldProblem(location=".".join(str(part) for part in error["loc"]), message=error["msg"])
         for error in errors
     ]
-    return Problem(
-        422, "invalid", "The request does not have the expected form.", errors=found[:MAX_ERRORS]
-    )
+    return Problem(422, "invalid", INVALID, errors=found[:MAX_ERRORS])

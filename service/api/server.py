@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from service.api.app import create_app
 from service.api.ops import create_ops_app
+from service.api.protocol import ProblemProtocol
 from service.api.services import Services
 from service.errors import SettingsError
 from service.settings import Settings
@@ -39,6 +40,7 @@ def _server(app: ASGIApp, host: str, port: int) -> _Server:
         app,
         host=host,
         port=port,
+        http=ProblemProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

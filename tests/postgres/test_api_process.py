@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import httpx2
 import pytest
 
 from service.api.middleware import MAX_BODY_BYTES
+from service.texts import is_clean
 from tests.api_community import ADMIN, MEMBER, ORG, Community, settle
 from tests.api_process import SECRET, ApiProcess, api_process
 from tests.servers import PostgresServer, run_sql
@@ -27,6 +29,12 @@ async def community(database: str) -> AsyncIterator[Community]:
     settled = await settle(database)
     yield settled
     await settled.connection.close()
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[ApiProcess]:
+    async with api_process(database) as running:
+        yield running
 
 
 async def start(**environment: str) -> tuple[int, str]:
@@ -122,6 +130,29 @@ async def test_a_slow_body_is_given_up(database: str, community: Community) -> N
         head = await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
         assert b"408" in head
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: at_risk\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_a_problem_too(api: ApiProcess, sent: bytes) -> None:
+    address = urlsplit(api.address)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(sent)
+    head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert b"no-store" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["type"]) == (400, "urn:engagement:problem:malformed")
+    assert is_clean(body.decode())
 
 
 class Wire:

@@ -87,7 +87,7 @@ _NUMBERS: Final[dict[str, JsonValue]] = {
 class PreviewRequest(ThresholdsBody):
     """Numbers to try out."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _NUMBERS})
+    model_config = ConfigDict(json_schema_extra={"examples": [_NUMBERS]})
 
 
 class ThresholdsRequest(ThresholdsBody):
@@ -95,7 +95,7 @@ class ThresholdsRequest(ThresholdsBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {**_NUMBERS, "base_version": 0, "note": "We meet more often now."}
+            "examples": [{**_NUMBERS, "base_version": 0, "note": "We meet more often now."}]
         }
     )
 

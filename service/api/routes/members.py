@@ -106,7 +106,7 @@ async def list_members(
     rows = list(await scope.organization.members(query))
     page = rows[: query.limit]
     return MemberPage(
-        items=[presenting.member_item(row) for row in page],
+        items=presenting.member_items(page),
         next=cursors.member_cursor(query, page[-1]) if len(rows) > query.limit else None,
     )
 
