@@ -18,7 +18,7 @@ FOLDER = (
 KEPT = frozenset(
     {
         "overview-desktop", "overview-dark", "overview-phone", "members-desktop", "member-desktop",
-        "member-dark", "member-phone", "thresholds-preview-desktop", "conflict-desktop",
+        "member-dark", "thresholds-preview-desktop", "conflict-desktop",
     }
 )  # fmt: skip
 # So that a picture stays below 200 KB.

@@ -91,7 +91,6 @@ async def test_override_with_expiry_from_click_to_topic_and_back(visitor: Visito
     await expect(row).not_to_contain_text("override until", timeout=20_000)
     published = await until_published(stack, NEWCOMER, lambda r: r["override"] is None)
     assert published["level"] == "new"
-    await page.reload()
     history = page.locator("#history-rows")
     await expect(history).to_contain_text("The override expired")
     await expect(history).to_contain_text("Speaks at the spring fair")
@@ -268,12 +267,3 @@ async def test_another_site_cannot_use_the_session(visitor: Visitor) -> None:
             )  # fmt: skip
             assert api.status_code == 403
         assert (await client.get(f"/v1/orgs/{ORG}/members")).status_code == 200
-
-
-async def test_the_page_says_when_the_service_is_away(visitor: Visitor) -> None:
-    page = await visitor.open()
-    await visitor.context.set_offline(True)
-    await expect(page.locator("#offline")).to_be_visible(timeout=15_000)
-    await visitor.context.set_offline(False)
-    await expect(page.locator("#offline")).to_be_hidden(timeout=15_000)
-    visitor.complaints.clear()

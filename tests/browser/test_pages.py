@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
 import pytest
 from playwright.async_api import Browser, expect
 
 from tests.api_community import (
-    ADMIN,
     LEFT,
-    LOST,
     MARKUP,
     MARKUP_NAME,
     MEMBER,
-    SILENT,
-    STRANGER,
 )
-from tests.browser.conftest import DESKTOP, PHONE, Stack, Visitor, visiting
+from tests.browser.conftest import LOOKS, Stack, Visitor, visiting
+from tests.browser.screenshots import shoot
 
 PAGES = {
     "overview": "",
@@ -32,13 +25,6 @@ PAGES = {
     "thresholds": "/thresholds",
     "thresholds-preview": "/thresholds",
 }
-LOOKS: dict[str, dict[str, Any]] = {
-    "desktop": {"viewport": DESKTOP},
-    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
-    "phone": {"viewport": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2},
-}
-# Where screenshots go, if they are wanted: docs/screenshots is made with this.
-SCREENSHOTS = os.environ.get("TEST_SCREENSHOTS")
 
 
 @pytest.mark.parametrize("look", list(LOOKS))
@@ -52,19 +38,9 @@ async def test_page(stack: Stack, browser: Browser, name: str, look: str) -> Non
             await page.get_by_label("Events for “Highly engaged”").fill("6")
             await expect(page.locator("#preview .lead")).to_contain_text("would move")
         await expect(page.locator("h1")).to_be_visible()
-        assert await visitor.violations() == []
-        wide = await page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        assert wide <= 0, "the page scrolls sideways"
-        if SCREENSHOTS:
-            await _shoot(visitor, name, look)
+        await visitor.check()
+        await shoot(page, f"{name}-{look}")
         assert visitor.complaints == []
-
-
-async def _shoot(visitor: Visitor, name: str, look: str) -> None:
-    path = Path(str(SCREENSHOTS)) / f"{name}-{look}.png"
-    await visitor.page.screenshot(path=path, full_page=True)
 
 
 async def test_overview_counts_what_is_there(visitor: Visitor) -> None:
@@ -154,66 +130,3 @@ async def test_names_and_notes_full_of_markup_stay_text(visitor: Visitor) -> Non
     await page.goto(f"{visitor.base}/members?q=%3Cscript")
     await expect(page.locator("#members tbody th a")).to_have_text(MARKUP_NAME)
     await expect(page.get_by_label("Search")).to_have_value("<script")
-
-
-@pytest.mark.parametrize(
-    ("user", "path", "heading"),
-    [
-        (None, "", "Sign in"),
-        (STRANGER, "", "Nothing here"),
-        (MEMBER, "/members", "For administrators only"),
-        (ADMIN, f"/members/{STRANGER}", "Nothing here"),
-        (ADMIN, "/members?cursor=abc", "That did not work"),
-    ],
-)
-async def test_pages_that_say_no(
-    stack: Stack, browser: Browser, user: str | None, path: str, heading: str
-) -> None:
-    async with visiting(stack, browser, user or ADMIN) as visitor:
-        if user is None:
-            await visitor.context.clear_cookies()
-        page = await visitor.open(path)
-        await expect(page.locator("h1")).to_have_text(heading)
-        assert await visitor.violations() == []
-
-
-async def test_everything_works_by_keyboard(visitor: Visitor) -> None:
-    page = await visitor.open()
-    await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#main")).to_be_focused()
-    await page.goto(f"{visitor.base}/members/{LOST}")
-    await page.get_by_label("Highly engaged").focus()
-    await page.keyboard.press("ArrowDown")
-    await expect(page.get_by_label("Moderate", exact=True)).to_be_checked()
-    await page.keyboard.press("Tab")
-    await page.keyboard.type("By keyboard")
-    for _ in range(4):
-        await page.keyboard.press("Tab")
-        if await page.evaluate("document.activeElement.type") == "submit":
-            break
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#now blockquote")).to_have_text("By keyboard")
-
-
-async def test_pages_work_without_scripts(stack: Stack, browser: Browser) -> None:
-    async with visiting(stack, browser, java_script_enabled=False) as visitor:
-        page = await visitor.open("/members?level=at_risk")
-        await page.get_by_role("button", name="Show").click()
-        await page.goto(f"{visitor.base}/members/{SILENT}")
-        await page.get_by_label("Moderate", exact=True).check()
-        await page.locator("#notes").fill("Without scripts")
-        await page.get_by_role("button", name="Set the override").click()
-        assert "The override is set." in await page.content()
-        await page.goto(f"{visitor.base}/thresholds")
-        await page.locator("#highly_engaged_min_events").fill("5")
-        await page.get_by_role("button", name="Show what would change").click()
-        assert "would move" in await page.content()
-
-
-async def test_the_description_of_the_api_is_readable(visitor: Visitor) -> None:
-    page = visitor.page
-    await page.goto(f"{visitor.stack.api.address}/docs")
-    await expect(page.locator(".opblock").first).to_be_visible()
-    assert await page.locator(".opblock").count() == 14

@@ -98,6 +98,14 @@ _HEADINGS: Final = {
 }
 
 
+# What is better said otherwise to somebody at a browser.
+_DETAILS: Final = {
+    "unauthorized": "Nobody is signed in here, or the session is over. Follow your sign-in link, "
+    "or begin where you usually sign in.",
+    "invalid-cursor": "That page of the list is not there any more. Begin at the first one.",
+}
+
+
 def error_page(request: Request, problem: Problem) -> Response:
     """A problem as a page; of what was asked for, it says nothing."""
     if problem.status == 401 and is_part(request):  # noqa: PLR2004
@@ -106,7 +114,7 @@ def error_page(request: Request, problem: Problem) -> Response:
     scope: Scope | None = getattr(request.state, "scope", None)
     values = {
         "heading": _HEADINGS.get(problem.status, "That did not work"),
-        "detail": problem.detail,
+        "detail": _DETAILS.get(problem.code, problem.detail),
         "status": problem.status,
         # Only who was let in is told the way back.
         "base": None if scope is None else base_of(scope.org_id),

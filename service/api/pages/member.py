@@ -23,6 +23,7 @@ from service.api.pages.rendering import (
     page,
     part,
     refreshed,
+    render,
     see_other,
 )
 from service.api.presenting import members as presenting
@@ -50,18 +51,22 @@ async def member(request: Request, user: UserId, scope: InScope) -> Response:
     if not is_part(request):
         return page("member.html", values)
     level = "none" if record.level is None else words.LEVELS[record.level]
-    return refreshed(request, values["rendered"], f"Updated. Level: {level}.")
+    also = render("_member_past.html", {**values, "refreshing": True})
+    return refreshed(request, values["rendered"], f"Updated. Level: {level}.", also)
 
 
 @reads.get("/members/{user}/history")
 async def history(request: Request, user: UserId, scope: InScope) -> Response:
-    """More of the history, as rows."""
-    cursor = request.query_params.get("cursor", "")
-    entries = await scope.organization.history(user, HISTORY_SIZE, cursors.history_position(cursor))
+    """More of the history: as rows, or as a page where there are no scripts."""
+    cursor = request.query_params.get("cursor")
+    after = cursors.history_position(cursor) if cursor else None
+    entries = await scope.organization.history(user, HISTORY_SIZE, after)
     if entries is None:
         raise not_found()
-    values = context(request, scope, user=user, **_history(entries))
-    return page("_history_rows.html", values)
+    values = context(
+        request, scope, active="members", title="Earlier history", user=user, **_history(entries)
+    )
+    return page("_history_rows.html" if is_part(request) else "history.html", values)
 
 
 @reads.get("/members/{user}/override/preview")
@@ -150,6 +155,7 @@ async def _values(
         request,
         scope,
         active="members",
+        user=record.user_id,
         record=record,
         member=shown,
         now=now,
@@ -166,6 +172,7 @@ async def _values(
         max_notes=MAX_NOTES,
         done=DONE.get(request.query_params.get("done", "")),
         problem=None,
+        refreshing=False,
         **_history(entries or ()),
     )
     values["title"] = record.display_name or record.user_id
@@ -193,6 +200,7 @@ async def _again(
     """The page as it is now, with what was entered and what is wrong."""
     values = await _values(request, scope, record, draft)
     values["problem"] = problem
+    values["title"] = f"Not saved: {values['title']}"
     return page("member.html", values, status)
 
 

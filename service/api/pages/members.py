@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from service.api import cursors
 from service.api.contract import InScope
+from service.api.pages import words
 from service.api.pages.doors import PageRoute
 from service.api.pages.rendering import context, is_part, page, part, refreshed
 from service.api.problems import Problem
 from service.api.routes.members import MemberFilter
 from service.api.values import MemberRow, MemberSort
-from service.levels import Level
 
 PAGE_SIZE: Final = 50
 
@@ -83,24 +83,27 @@ async def members(request: Request, scope: InScope) -> Response:
         else None,
         first_page=address(filter_, cursor=None) if filter_.cursor else None,
         here=address(filter_),
+        shown=_shown(len(shown), later=filter_.cursor is not None, more=more),
         is_filtered=address(filter_, cursor=None, sort=None) != "?",
         now=await scope.organization.clock(),
-        levels=list(Level),
         sorts=SORTS,
         dues=DUE,
         overrides=OVERRIDE,
-        without_level={
-            level: address(
-                filter_, cursor=None, level=[x.value for x in filter_.level if x is not level]
-            )
-            for level in filter_.level
-        },
     )
     rendered = part("_members.html", values)
     if not is_part(request):
         return page("members.html", {**values, "part": rendered.html})
-    response = refreshed(request, rendered)
-    if "seen" not in request.query_params:
-        # The reader went somewhere: the address says so, without the form's empty fields.
-        response.headers["HX-Push-Url"] = values["base"] + "/members" + address(filter_)
+    if "seen" in request.query_params:
+        return refreshed(request, rendered)
+    response = refreshed(request, rendered, values["shown"])
+    # The reader went somewhere: the address says so, without the form's empty fields.
+    response.headers["HX-Push-Url"] = values["base"] + "/members" + address(filter_)
     return response
+
+
+def _shown(count: int, *, later: bool, more: bool) -> str:
+    """How many there are, as far as a page knows."""
+    found = words.members(count) if count else "No members"
+    if more:
+        return f"{found} shown, more on the next page"
+    return f"{found} on this last page" if later else found

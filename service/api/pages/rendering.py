@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api.entry import Scope
 from service.api.pages import marks, words
+from service.api.pages.marks import REMEMBERED
 from service.api.services import services_of
 from service.api.sessions import CSRF_FIELD, CSRF_HEADER, csrf_token
 from service.api.static import asset
@@ -51,6 +52,11 @@ def person(display_name: str | None, user_id: str) -> str:
     return (plain_name(display_name) if display_name else "") or user_id
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _path(text: str) -> str:
+    return quote(text, safe="")
+
+
 @cache
 def environment() -> jinja2.Environment:
     """The templates; everything is escaped, and a misspelt name is an error."""
@@ -58,6 +64,7 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -69,18 +76,20 @@ def environment() -> jinja2.Environment:
         members=words.members,
         level_name=lambda level: words.LEVELS[level],
         level_class=lambda level: words.LEVEL_CLASSES[level],
-        path=lambda text: quote(text, safe=""),
+        path=_path,
+        # Filters rather than functions: templates call those several times as fast.
+        badge=marks.badge,
+        time=marks.time,
+        moment=marks.moment,
+        soon=marks.soon,
+        person=person,
     )
     made.globals.update(
         asset=asset,
-        badge=marks.badge,
         move=marks.move,
-        time=marks.time,
-        moment=marks.moment,
         words=words,
         Level=Level,
         status_labels=STATUS_LABELS,
-        person=person,
         csrf_field=CSRF_FIELD,
         htmx_config=json.dumps(HTMX_CONFIG),
     )
@@ -118,10 +127,14 @@ def context(request: Request, scope: Scope, **values: Any) -> dict[str, Any]:
     }
 
 
+def render(template: str, values: dict[str, Any]) -> str:
+    """A template as text."""
+    return environment().get_template(template).render(values)
+
+
 def page(template: str, values: dict[str, Any], status: int = 200) -> Response:
     """A page, or a part of one."""
-    text = environment().get_template(template).render(values)
-    return HTMLResponse(text, status_code=status, headers={"Vary": "HX-Request"})
+    return HTMLResponse(render(template, values), status, headers={"Vary": "HX-Request"})
 
 
 class Part(NamedTuple):
@@ -133,22 +146,21 @@ class Part(NamedTuple):
 
 def part(template: str, values: dict[str, Any]) -> Part:
     """Render a part. It holds a digest of itself, which it sends along as `seen`."""
-    text = environment().get_template(template).render({**values, "digest": _DIGEST})
+    text = render(template, {**values, "digest": _DIGEST})
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Part(Markup(text.replace(_DIGEST, digest)), digest)  # noqa: S704 - just rendered
 
 
-def refreshed(request: Request, rendered: Part, announcement: str = "") -> Response:
+def refreshed(request: Request, rendered: Part, announcement: str = "", also: str = "") -> Response:
     """A part by itself: 204 unless it looks different from what the browser has.
 
-    `announcement` is for those who listen to the page.
+    `announcement` is for those who listen to the page; `also` are parts that go elsewhere in it.
     """
     if request.query_params.get("seen") == rendered.digest:
         return Response(status_code=204)
-    text = str(rendered.html)
+    text = str(rendered.html) + also
     if announcement:
-        values = {"announcement": announcement}
-        text += environment().get_template("_announcement.html").render(values)
+        text += render("_announcement.html", {"announcement": announcement})
     return HTMLResponse(text, headers={"Vary": "HX-Request"})
 
 

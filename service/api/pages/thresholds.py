@@ -13,7 +13,16 @@ from service.api.entry import Scope
 from service.api.models.organizations import ThresholdsBody, ThresholdsRequest
 from service.api.pages.charts import distribution
 from service.api.pages.doors import Instead, PageRoute, PageWriteRoute, read_form
-from service.api.pages.rendering import base_of, context, is_part, page, see_other
+from service.api.pages.rendering import (
+    base_of,
+    context,
+    is_part,
+    page,
+    part,
+    refreshed,
+    render,
+    see_other,
+)
 from service.api.presenting import organizations as presenting
 from service.api.problems import Problem, problem_of
 from service.api.routes.organizations import numbers
@@ -29,8 +38,13 @@ writes = APIRouter(route_class=PageWriteRoute, include_in_schema=False)
 
 @reads.get("/thresholds")
 async def thresholds(request: Request, scope: InScope) -> Response:
-    """The numbers in force, a form to try others, and the versions before."""
-    return page("thresholds.html", await _values(request, scope))
+    """The numbers in force, a form to try others, and the versions before; these refresh."""
+    values = await _values(request, scope)
+    if not is_part(request):
+        return page("thresholds.html", values)
+    also = render("_in_force.html", values)
+    version = values["current"].version
+    return refreshed(request, values["rendered"], f"Version {version} is in force.", also)
 
 
 @reads.post("/thresholds/preview")
@@ -50,8 +64,8 @@ async def preview(request: Request, scope: InScope) -> Response:
         values["errors"] = dict(error.problems)
     status = 422 if values["errors"] else 200
     if is_part(request):
-        part = {**await _versions(scope), **values, **_matrix(values["preview"])}
-        return page("_preview.html", context(request, scope, **part), status)
+        shown = {**await _versions(scope), **values, **_matrix(values["preview"])}
+        return page("_preview.html", context(request, scope, **shown), status)
     return page("thresholds.html", await _values(request, scope, **values), status)
 
 
@@ -76,11 +90,13 @@ async def save(request: Request, scope: InScope) -> Response:
         )
     except ValidationError as error:
         errors = {str(e["loc"][0]): _reworded(e["msg"]) for e in error.errors()}
-        values = await _values(request, scope, entered=entered, errors=errors)
+        title = "Not saved: Thresholds"
+        values = await _values(request, scope, title=title, entered=entered, errors=errors)
         return page("thresholds.html", values, 422)
     except Refused as error:
         problem = problem_of(error)
-        values = await _values(request, scope, entered=entered, problem=problem)
+        title = "Not saved: Thresholds"
+        values = await _values(request, scope, title=title, entered=entered, problem=problem)
         raise Instead(page("thresholds.html", values, problem.status)) from None
     return see_other(f"{base_of(scope.org_id)}/thresholds", done="saved")
 
@@ -100,7 +116,9 @@ async def _values(request: Request, scope: Scope, **given: Any) -> dict[str, Any
         "done": request.query_params.get("done") == "saved",
         **versions,
     } | given
-    return context(request, scope, **values, **_matrix(values["preview"]))
+    values = context(request, scope, **values, **_matrix(values["preview"]))
+    values["rendered"] = part("_versions.html", values)
+    return {**values, "part": values["rendered"].html}
 
 
 async def _versions(scope: Scope) -> dict[str, Any]:
@@ -129,5 +147,15 @@ def _number(text: str) -> Any:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text  # noqa: PLR2004
 
 
+_PLAINER: Final = (
+    ("Input should be", "must be"),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    ("a valid integer", "a whole number"),
+)
+
+
 def _reworded(message: str) -> str:
-    return message.replace("Input should be", "must be")
+    for formal, plain in _PLAINER:
+        message = message.replace(formal, plain)
+    return message

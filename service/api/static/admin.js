@@ -19,14 +19,42 @@
     if (poll && document.hidden) event.preventDefault();
   });
 
-  // A part that is replaced while something in it has the focus, or is unfolded, stays so.
+  // Parts that are replaced keep what is unfolded in them, how far they are scrolled, and the
+  // keyboard's place.
   let unfolded = [];
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    unfolded = [...event.detail.target.querySelectorAll("details")].map((d) => d.open);
+  let scrolled = [];
+  let place = null;
+  const sideways = () => [...document.querySelectorAll(".scroll[id]")];
+  const placeOf = (element) => {
+    const part = element.parentElement && element.parentElement.closest("[id]");
+    if (!part) return null;
+    const href = element.getAttribute("href");
+    const which = element.id ? `#${CSS.escape(element.id)}` : element.localName;
+    return { part: part.id, which: href && !element.id ? `a[href="${CSS.escape(href)}"]` : which };
+  };
+  document.addEventListener("htmx:beforeSwap", () => {
+    unfolded = [...document.querySelectorAll("details[id][open]")].map((d) => d.id);
+    scrolled = sideways().map((region) => [region.id, region.scrollLeft]);
+    place = placeOf(document.activeElement);
   });
-  document.addEventListener("htmx:afterSettle", (event) => {
-    [...event.detail.elt.querySelectorAll("details")].forEach((d, i) => {
-      if (unfolded[i]) d.open = true;
+  document.addEventListener("htmx:afterSettle", () => {
+    unfolded.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    scrolled.forEach(([id, left]) => {
+      const region = document.getElementById(id);
+      if (region) region.scrollLeft = left;
+    });
+    if (!place || document.activeElement !== document.body) return;
+    const part = document.getElementById(place.part);
+    const found = part && part.querySelector(place.which);
+    (found || part?.closest("[tabindex]"))?.focus({ preventScroll: true });
+  });
+
+  // Numbers that the preview complains about are marked where they are entered, too.
+  document.addEventListener("htmx:afterSettle", () => {
+    document.querySelectorAll("#what-if input[id]").forEach((input) => {
+      const wrong = document.querySelector(`#preview a[href="#${input.id}"]`);
+      if (wrong) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
     });
   });
 
