@@ -34,6 +34,8 @@ from streams.positions import CheckClaims, fingerprint
 log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_LENGTH: Final = 500
+# Of many refused records the first few name the fault; `engagement dlq list` has them all.
+LOGGED_OFFSETS: Final = 10
 
 
 class ClockMoved(Exception):
@@ -237,6 +239,7 @@ class BatchApplier:
         if decoded.refusals:
             log.warning("records_refused", action="dead_letter", topic=batch.topic,
                         partition=batch.partition, count=len(decoded.refusals),
+                        first_offsets=[r.record.offset for r in decoded.refusals[:LOGGED_OFFSETS]],
                         codes=sorted({r.code.value for r in decoded.refusals}))  # fmt: skip
         if decoded.stop_after is not None:
             log.error("partition_stopped", action="stop", topic=batch.topic,

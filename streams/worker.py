@@ -30,7 +30,8 @@ class EngagementWorker(faust.Worker):
         # Faust's command line always gives a level; only one that somebody chose wins over ours.
         chosen = None if self.loglevel == DEFAULT_LOGLEVEL else self.loglevel
         level = str(chosen).upper() if chosen else settings.log_level
-        logs.configure(settings, level=level, libraries="DEBUG" if level == "DEBUG" else None)
+        # Never more of the libraries: at DEBUG the Kafka client prints whole records.
+        logs.configure(settings, level=level, libraries="INFO" if level == "DEBUG" else None)
         for handler in logging.root.handlers:
             handler.addFilter(_is_worth_a_line)
 

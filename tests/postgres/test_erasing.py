@@ -17,15 +17,13 @@ from db.housekeeping import housekeep
 from db.pool import acquired, transaction
 from service.demo.input_record import InputRecord, key_of, value_of
 from service.erasing import Erased
+from tests import mentions
 from tests.oracle import check_history
 from tests.simulation import MEMORY, Simulation, simulation
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ORG, OTHER_ORG, ADA, BOB = "club", "choir", "ada.lovelace", "bob"
 
-SELECT_TABLES = """
-SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' ORDER BY 1"""
 FACTS = ("attendance", "rsvp", "profile", "membership")
 
 
@@ -34,17 +32,8 @@ def days(number: float) -> timedelta:
 
 
 async def tables_that_mention(world: Simulation, word: str) -> list[str]:
-    """Every table with the word anywhere in it, bytes and headers included."""
-    found = []
-    for (table,) in await world.fetch(SELECT_TABLES):
-        text = await world.value(
-            f"SELECT string_agg(t::text || encode(convert_to(t::text, 'UTF8'), 'escape'), ' ') "
-            f'FROM "{table}" t'
-        )
-        hexed = word.encode().hex()
-        if text is not None and (word in text or hexed in text):
-            found.append(table)
-    return found
+    async with acquired(world.pool) as connection:
+        return await mentions.tables_that_mention(connection, word)
 
 
 async def erase(world: Simulation, user: str = ADA, org: str = ORG) -> Erased:
