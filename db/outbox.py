@@ -14,6 +14,8 @@ FROM outbox ORDER BY outbox_id LIMIT $1"""
 
 DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
 
+SELECT_CLOCK_MS: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
 BACKLOG: Final = """
 SELECT count(*), coalesce(extract(epoch FROM engagement_now() - min(created_at)), 0)::float8
 FROM outbox"""
@@ -38,6 +40,15 @@ async def oldest(connection: Connection, limit: int) -> list[OutboxRow]:
 async def delete_sent(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Forget rows that Kafka has acknowledged. Idempotent."""
     await connection.execute(DELETE_SENT, [row.outbox_id for row in rows])
+
+
+async def clock_ms(connection: Connection) -> int:
+    """The database's real clock in milliseconds, as Kafka dates records.
+
+    Not the relay's own: brokers refuse what is dated an hour ahead of theirs.
+    """
+    now: int = await connection.fetchval(SELECT_CLOCK_MS)
+    return now
 
 
 async def backlog(connection: Connection) -> tuple[int, float]:

@@ -33,8 +33,10 @@ class Key(NamedTuple):
 class PartitionBatches:
     """Collects messages; of one partition they are sent in the order in which they were added."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, timestamp_ms: int | None = None) -> None:
+        """`timestamp_ms` dates all of them; None: the client's own clock."""
         self._producer = producer
+        self._timestamp_ms = timestamp_ms
         self._partitions: dict[str, Sequence[int]] = {}
         self._batches: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
 
@@ -46,7 +48,9 @@ class PartitionBatches:
             self._partitions[topic] = sorted(await self._producer.partitions_for(topic))
         partitions = self._partitions[topic]
         batches = self._batches[topic, partitions[key.hashed % len(partitions)]]
-        message = {"timestamp": None, "key": key.value, "value": value, "headers": headers}
+        message = {
+            "timestamp": self._timestamp_ms, "key": key.value, "value": value, "headers": headers,
+        }  # fmt: skip
         if not batches or batches[-1].append(**message) is None:
             # The first message fits into any batch.
             batches.append(self._producer.create_batch())

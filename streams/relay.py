@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -51,6 +51,14 @@ LETTERS: Final = 50
 MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
 MIN_LETTER_BYTES: Final = 64 * 1024
 TRANSACTION_TIMEOUT_MS: Final = 30_000
+
+
+class Page(NamedTuple):
+    """What is sent at once. `at_ms`: when it was read, by the clock that dates the messages."""
+
+    rows: list[OutboxRow]
+    letters: list[DeadLetterRow]
+    at_ms: int
 
 
 class Relay:
@@ -95,36 +103,38 @@ class Relay:
     async def step(self) -> int:
         """Send one page; how many messages went out. Raises Retryable or KafkaError."""
         self._wake.clear()
-        rows, letters = await self._read_page()
-        if (rows or letters) and self._producer is None:
+        page = await self._read_page()
+        if page is not None and self._producer is None:
             # Only a producer that has started fences those before it. What was read earlier may be
             # out of date by now: somebody else may have sent it, and newer states after it.
             await self._start_producer()
-            rows, letters = await self._read_page()
-        if not rows and not letters:
+            page = await self._read_page()
+        if page is None:
             return 0
         renewal = asyncio.create_task(self._renew_lease(), name="relay lease")
         try:
-            sent = await self._send(rows, letters)
+            sent = await self._send(page)
         finally:
             renewal.cancel()
         async with acquired(self._pool) as connection:
-            if rows:
-                await outbox.delete_sent(connection, rows)
-            if letters:
-                await dead_letters.mark_published(connection, letters)
+            if page.rows:
+                await outbox.delete_sent(connection, page.rows)
+            if page.letters:
+                await dead_letters.mark_published(connection, page.letters)
         return sent
 
-    async def _read_page(self) -> tuple[list[OutboxRow], list[DeadLetterRow]]:
-        """What is to be sent next; nothing, and no producer any more, while another relays."""
+    async def _read_page(self) -> Page | None:
+        """What is to be sent next; None, and no producer any more, while another relays."""
         async with acquired(self._pool) as connection:
             if await leases.take(connection, LEASE, self._owner, LEASE_TTL) is None:
                 await self._drop_producer()
-                return [], []
+                return None
             rows = await outbox.oldest(connection, PAGE)
             letters = await dead_letters.unpublished(connection, LETTERS)
-        self.last_step_at = datetime.now(UTC)
-        return rows, letters
+            self.last_step_at = datetime.now(UTC)
+            if not rows and not letters:
+                return None
+            return Page(rows, letters, await outbox.clock_ms(connection))
 
     async def _renew_lease(self) -> None:
         """A page may take longer than the lease lasts; whoever holds it goes on holding it."""
@@ -143,28 +153,28 @@ class Relay:
         except (Retryable, TimeoutError):
             log.info("lease_left", action="stop", advice="it expires by itself")
 
-    async def _send(self, rows: list[OutboxRow], letters: list[DeadLetterRow]) -> int:
+    async def _send(self, page: Page) -> int:
         producer = self._producer
         assert producer is not None
         settings = self._settings
         async with producer.transaction() if self._is_transactional else nullcontext():
-            pending = await self._send_rows(producer, rows)
-            pending += [await self._send_letter(producer, letter) for letter in letters]
+            pending = await self._send_rows(producer, page)
+            pending += [await self._send_letter(producer, one, page.at_ms) for one in page.letters]
             # Raises what the broker refused; the transaction is aborted then.
             await asyncio.gather(*pending)
-        METRICS.published.labels(settings.topic_level).inc(len(rows))
+        METRICS.published.labels(settings.topic_level).inc(len(page.rows))
         METRICS.published.labels(settings.topic_change).inc(
-            sum(r.change_body is not None for r in rows)
+            sum(r.change_body is not None for r in page.rows)
         )
-        METRICS.published.labels(settings.topic_dead_letter).inc(len(letters))
-        return len(rows) + len(letters)
+        METRICS.published.labels(settings.topic_dead_letter).inc(len(page.letters))
+        return len(page.rows) + len(page.letters)
 
     async def _send_rows(
-        self, producer: AIOKafkaProducer, rows: list[OutboxRow]
+        self, producer: AIOKafkaProducer, page: Page
     ) -> list[asyncio.Future[object]]:
         """Send what the rows say, in their order for each key."""
-        batches = PartitionBatches(producer)
-        for row in rows:
+        batches = PartitionBatches(producer, page.at_ms)
+        for row in page.rows:
             key = Key.of(row.message_key)
             for topic, body, headers in self._messages(row):
                 await batches.add(topic, key, body, headers)
@@ -180,7 +190,7 @@ class Relay:
         yield self._settings.topic_level, row.level_body, _headers(LEVEL_TYPE, identity, at)
 
     async def _send_letter(
-        self, producer: AIOKafkaProducer, letter: DeadLetterRow
+        self, producer: AIOKafkaProducer, letter: DeadLetterRow, at_ms: int
     ) -> asyncio.Future[object]:
         """Send key, value and headers; a value that the topic does not take stays in the table."""
         topic, value, headers = (
@@ -191,12 +201,12 @@ class Relay:
             value = None
         if letter.key is not None or value is not None:
             sent: asyncio.Future[object] = await producer.send(
-                topic, value, letter.key, headers=headers
+                topic, value, letter.key, timestamp_ms=at_ms, headers=headers
             )
             return sent
         # The client refuses to send a single record of neither, but not a batch of one.
         batch = producer.create_batch()
-        batch.append(timestamp=None, key=None, value=None, headers=headers)
+        batch.append(timestamp=at_ms, key=None, value=None, headers=headers)
         partition = min(await producer.partitions_for(topic))
         sent = await producer.send_batch(batch, topic, partition=partition)
         return sent  # noqa: RET504 - the client has no types

@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
 from service.demo.input_record import InputRecord
 from service.demo.local import LocalKafka, LocalPostgres
 from service.demo.population import load
-from tests.faults.reporting import PROPERTY
+from tests.faults.reporting import Noted
 from tests.faults.scene import Scene
 from tests.faults.verifier import Report
 from tests.servers import TEMPLATE, cloned_database, run_sql
@@ -137,17 +137,12 @@ class Measured(Protocol):
 
 
 @pytest.fixture
-def measured(record_property: Callable[[str, object], None]) -> Measured:
+def measured(noted: Noted) -> Measured:
     """`measured(fault, report, recovery_s)`: a line for docs/faults.md."""
 
     def note(fault: int, report: Report, recovery_s: float | None = None) -> None:
-        line: dict[str, Any] = {
-            "fault": fault,
-            "records": FULL if report.records > FULL // 2 else REDUCED,
-            "recovery_s": recovery_s,
-            "lost": report.lost,
-            "doubled": report.doubled,
-        }
-        record_property(PROPERTY, line)
+        records = FULL if report.records > FULL // 2 else REDUCED
+        noted(fault, records=records, lost=report.lost, doubled=report.doubled,
+              recovery_s=recovery_s)  # fmt: skip
 
     return note

@@ -26,7 +26,8 @@ LEFTOVERS: Final = {
     "outbox": "SELECT count(*) FROM outbox",
     "dead_letter, not published": "SELECT count(*) FROM dead_letter WHERE published_at IS NULL",
     # Somebody's time may come while we look.
-    "engagement, late": "SELECT count(*) FROM engagement WHERE wake_at < now() - interval '10 s'",
+    "engagement, late": "SELECT count(*) FROM engagement "
+    "WHERE wake_at < engagement_now() - interval '10 s'",
 }
 
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ async def _read(connection: Any) -> State:
     offsets = await rows("SELECT * FROM stream_offset")
     dead_letters = await rows("SELECT * FROM dead_letter")
     return State(
-        now=await connection.fetchval("SELECT now()"),
+        now=await connection.fetchval("SELECT engagement_now()"),
         facts={kind: await rows(f"SELECT * FROM {VIEWS[kind]}") for kind in KINDS},
         members={(row["org_id"], row["user_id"]): row for row in members},
         signals={(row["org_id"], row["user_id"]): row for row in signals},

@@ -31,6 +31,8 @@ PLACES = (
     "acked",  # Kafka has everything of the page, its transaction is committed next
     "sequence",  # the relay's producer gives a batch its sequence number
     "sent",  # Kafka has acknowledged, the relay has not deleted yet
+    "survey",  # a page of the daily run is taken, and is surveyed next
+    "close",  # everybody on a page is done, and it is closed next
     "admit",  # a batch is about to be put into its lane
 )
 Action = Literal["kill", "freeze", "hold", "fail", "drop", "watch"]

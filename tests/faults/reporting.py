@@ -1,7 +1,8 @@
 """Options of the fault tests, what they measure, and the table docs/faults.md made of it.
 
-A pytest plugin: tests tell by user properties, which also come from parallel workers. Run as a
-program it makes the table from logs of several runs: `python -m tests.faults.reporting LOG...`.
+A pytest plugin, since faults are tried in other tiers, too: tests tell by user properties, which
+also come from parallel workers. Run as a program it makes the table from logs of several runs:
+`python -m tests.faults.reporting LOG...`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -61,6 +62,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--first-seed", type=int, default=1, help="the first of them")
     group.addoption("--faults-log", type=Path, help="=FILE: append what is measured, as JSON lines")
     group.addoption("--faults-page", action="store_true", help=f"write {PAGE.name} at the end")
+
+
+class Noted(Protocol):
+    """Notes a line for docs/faults.md."""
+
+    def __call__(
+        self, fault: int, *, records: int, lost: int, doubled: int, recovery_s: float | None = None
+    ) -> None:
+        """What one run of a fault came to, under a load of about so many records.
+
+        `lost` are effects that are missing or wrong, `doubled` those that are there twice.
+        """
+
+
+@pytest.fixture
+def noted(record_property: Callable[[str, object], None]) -> Noted:
+    """`noted(fault, records=..., lost=..., doubled=...)`; counts if the test passes."""
+
+    def note(
+        fault: int, *, records: int, lost: int, doubled: int, recovery_s: float | None = None
+    ) -> None:
+        line = {"fault": fault, "records": records, "recovery_s": recovery_s,
+                "lost": lost, "doubled": doubled}  # fmt: skip
+        record_property(PROPERTY, line)
+
+    return note
 
 
 class Collector:

@@ -18,6 +18,7 @@ from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper
 from service.settings import Settings, load_settings
 from streams.topics import apply_topics
 from tests.faults.audit import INSTALL_AUDIT
+from tests.faults.clocks import Jumps
 from tests.faults.failpoints import Failpoint
 from tests.faults.kafka_log import TopicLog
 from tests.faults.verifier import Report, verify
@@ -96,11 +97,12 @@ class Scene:
         mutations: Sequence[str] = (),
         constants: Mapping[str, float] | None = None,
         environment: Mapping[str, str] | None = None,
+        clock: Jumps = (),
     ) -> Worker:
         """Start one; `environment` is added to the scene's, the rest is as in `Worker`."""
         worker = Worker(
             self._keeper, self.folder, name, {**self.environment, **(environment or {})},
-            failpoints, mutations, constants,
+            failpoints, mutations, constants, clock,
         )  # fmt: skip
         self.workers.append(worker)
         return worker

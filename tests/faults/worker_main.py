@@ -3,8 +3,8 @@
     python -m tests.faults.worker_main PLAN.json
 
 The plan: `folder`, `name` (becomes part of its connections' application_name), `failpoints`,
-`mutations`, `constants` (module:NAME -> number). Everything is done by wrapping what the modules of
-the product hold, before the worker starts.
+`mutations`, `constants` (module:NAME -> number), `clock` (see `tests.faults.clocks`). Everything is
+done by wrapping what the modules of the product hold, before the worker starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.faults import mutations
+from tests.faults import clocks, mutations
 from tests.faults.failpoints import Failpoint, Plan
 
 LOST_NUMBERS = 1_000
@@ -31,6 +31,8 @@ in_page: ContextVar[bool] = ContextVar("in_page", default=False)
 def main() -> None:
     """Read the plan, wrap, become a Faust worker."""
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if given["clock"]:
+        clocks.make_wrong(given["clock"])
     plan = Plan(Path(given["folder"]), [Failpoint(**one) for one in given["failpoints"]])
     for name in given["mutations"]:
         mutations.MUTATIONS[name]()
@@ -124,6 +126,9 @@ def install(plan: Plan) -> None:
     )
     around_commit(evaluator, plan, ("evaluated", "settled"), in_page)
     install_in_relay(plan)
+    daily = import_module("db.daily").Daily
+    before(daily, "_survey", plan, "survey")
+    before(daily, "_close", plan, "close")
     admit = lanes.Lanes.admit
 
     def admit_or_drop(self: Any, batch: Any) -> None:

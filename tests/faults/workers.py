@@ -15,6 +15,7 @@ from pathlib import Path
 
 from service.demo.local.keeper import Keeper, tail
 from service.demo.local.ports import free_port
+from tests.faults.clocks import Jumps
 from tests.faults.failpoints import Failpoint
 from tests.owners import ROOT
 
@@ -34,8 +35,12 @@ class Worker:
         failpoints: Sequence[Failpoint] = (),
         mutations: Sequence[str] = (),
         constants: Mapping[str, float] | None = None,
+        clock: Jumps = (),
     ) -> None:
-        """Start it. `constants`: module:NAME of the product -> another number."""
+        """Start it. `constants`: module:NAME of the product -> another number.
+
+        `clock`: how its wall clock is wrong.
+        """
         self.name = name
         self.log = folder / f"{name}.log"
         self.folder = folder / name
@@ -48,6 +53,7 @@ class Worker:
             "failpoints": [asdict(one) for one in failpoints],
             "mutations": list(mutations),
             "constants": dict(constants or {}),
+            "clock": list(clock),
         }
         plan_file = self.folder / "plan.json"
         plan_file.write_text(json.dumps(plan), encoding="utf-8")

@@ -90,6 +90,14 @@ class Stage:
         finally:
             await connection.close(timeout=10)
 
+    async def history(self) -> list[Any]:
+        """Every change of level that the database has."""
+        connection = await asyncpg.connect(self.environment["DATABASE_URL"], timeout=20)
+        try:
+            return list(await connection.fetch("SELECT * FROM engagement_level_history"))
+        finally:
+            await connection.close(timeout=10)
+
     async def until_applied(self, records: int, timeout_s: float = 60) -> None:
         """Wait until so many records have had their effect."""
         await self._until(APPLIED, lambda found: found >= records, timeout_s)
