@@ -49,6 +49,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [problem for problem in found if problem] == []
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    linked = {name.partition("#")[0] for name in links((ROOT / "README.md").read_text())}
+    assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+
+
 def test_a_link_that_leads_nowhere_is_found() -> None:
     page = ROOT / "README.md"
     text = (

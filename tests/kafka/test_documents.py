@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -96,6 +97,7 @@ def test_readme(shell: Guided, attendance: str) -> None:
         "bob None -> new signals",
         "grace None -> new membership",
     }
+    check_that_a_later_row_corrects(shell)
     assert "Commands:" in shell.run("./run engagement --help")
     assert shell.run("./run engagement doctor").endswith("all well\n")
     assert "KAFKA_BOOTSTRAP_SERVERS" in shell.run("./run engagement config")
@@ -108,6 +110,14 @@ def check_that_again_changes_nothing(shell: Guided) -> None:
     soon(lambda: shell.value(APPLIED, "community.attendance.v1") == 8)
     shell.settle()
     assert shell.value("SELECT max(revision) FROM member_engagement") == before == 1
+
+
+def check_that_a_later_row_corrects(shell: Guided) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    columns = "org_id,user_id,event_id,status,occurred_at,recorded_at"
+    row = f"my-club,ada,third-evening,absent,{now},{now}"
+    shell.run(f"printf '{columns}\\n{row}\\n' | ./run engagement import attendance -")
+    soon(lambda: dict(shell.rows(LEVELS))["my-club:ada"] == "new")
 
 
 def check_the_admin_pages(shell: Guided) -> None:
