@@ -41,10 +41,13 @@ FOREIGN = ("KAFKA_", "ENGAGEMENT_", "ANTHROPIC_", "DATABASE_URL", "PG")
 def pytest_configure() -> None:
     """Tests never see the developer's own settings, nor do the processes that they start.
 
-    Nor do they inherit that Ctrl-C is ignored, as it is where a script runs them in the background.
+    Nor do they inherit that Ctrl-C or the end of a terminal is ignored, as a script's & and nohup
+    have it: some tests end processes that way.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             del os.environ[name]

@@ -16,13 +16,23 @@ from typing import Any
 
 import httpx2
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from tests.api_community import ADMIN, ORG, Community, populate, settle
 from tests.api_process import ApiProcess, api_process
 from tests.browser.chromium import NoChromium, find_or_install
 from tests.browser.screenshots import shoot
 from tests.servers import KafkaBroker, PostgresServer, cloned_database
+
+# Lists ask for news every 5 s, which is also how long Playwright waits by itself.
+expect.set_options(timeout=20_000)
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 DESKTOP = {"width": 1280, "height": 900}
