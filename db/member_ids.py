@@ -7,7 +7,7 @@ raises `member_epoch`; and nobody can change it while the transaction holds eras
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -79,11 +79,14 @@ class MemberIds:
         if epoch != self._epoch:
             self._young, self._old, self._epoch = {}, {}, epoch
 
-    def get(self, key: Key) -> int | None:
-        """The remembered key of a member."""
-        found = self._young.get(key)
-        if found is None and (found := self._old.get(key)) is not None:
-            self._young[key] = found
+    def known(self, keys: Iterable[Key]) -> list[int | None]:
+        """The remembered key of each member, in order; None where there is none."""
+        keys = list(keys)
+        found = list(map(self._young.get, keys))
+        if None in found and self._old:
+            for index, key in enumerate(keys):
+                if found[index] is None and (older := self._old.get(key)) is not None:
+                    found[index] = self._young[key] = older
         return found
 
     async def resolve(

@@ -145,7 +145,7 @@ class Settings(BaseModel):
         description="Records applied in one transaction",
     )  # fmt: skip
     active_partitions: int = Field(
-        2, ge=1, le=32, validation_alias=_ours("ACTIVE_PARTITIONS"),
+        4, ge=1, le=32, validation_alias=_ours("ACTIVE_PARTITIONS"),
         description="Partitions applied at once by one worker",
     )  # fmt: skip
     max_future_skew_s: int = Field(

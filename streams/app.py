@@ -28,6 +28,8 @@ from streams.worker import EngagementWorker
 log = structlog.get_logger(__name__)
 
 STOP_DRAIN_S: Final = 5.0
+# Of one partition at a time. With the usual 1 MiB the lanes wait for records a quarter of the time.
+MAX_FETCH_BYTES: Final = 4 << 20
 
 
 class EngagementApp(BatchApp):
@@ -139,6 +141,7 @@ def build(settings: Settings) -> EngagementApp:
         topic_allow_declare=False,
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=MAX_FETCH_BYTES,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 5),
         broker_request_timeout=90.0,

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from db import due
 from db.evaluating import Evaluating, Page
 from db.pool import Pool, transaction
 from service.errors import Retryable
@@ -21,8 +22,8 @@ log = structlog.get_logger(__name__)
 PAGE: Final = 1_000
 IDLE_POLL_S: Final = 1.0
 # While the intake works off a backlog a member may be marked by every batch: let marks gather, and
-# leave most of the time to the intake. Whoever is due is still evaluated, every few seconds.
-BUSY_SHARE: Final = 0.2
+# leave most of the time to the intake. Somebody is still evaluated every few seconds.
+BUSY_SHARE: Final = 0.05
 BUSY_PAUSE_S: Final = 0.5
 BUSY_LOOK_S: Final = 0.05
 STEP_TIMEOUT_S: Final = 60.0
@@ -74,6 +75,8 @@ class Evaluator:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
+        async with transaction(self._pool) as connection:
+            await due.join_batches(connection)
         try:
             async with transaction(self._pool) as connection:
                 page = await self._evaluating.evaluate_due(connection, PAGE)

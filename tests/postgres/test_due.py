@@ -72,3 +72,54 @@ async def test_everything_is_taken_in_the_end(connection: asyncpg.Connection) ->
         taken |= page.keys()
     assert len(taken) == 5_003
     assert not await due.any_due(connection)
+
+
+async def marks_of(connection: asyncpg.Connection) -> list[tuple[int, str]]:
+    rows = await connection.fetch(
+        "SELECT m, cause FROM due_batch CROSS JOIN unnest(member_ids) AS u (m)"
+    )
+    return sorted((row[0], row[1]) for row in rows)
+
+
+async def test_marks_of_one_member_are_brought_together(connection: asyncpg.Connection) -> None:
+    for _ in range(3):
+        await connection.execute(MARKS)
+    await connection.execute("INSERT INTO due_batch (cause, member_ids, marked_at) "
+                             "VALUES ('membership', '{7,8}', '2026-01-01Z')")  # fmt: skip
+    before = await marks_of(connection)
+    superfluous = await due.join_batches(connection)
+    after = await marks_of(connection)
+    assert after == sorted(set(before))
+    assert superfluous == len(before) - len(after)
+    assert (await connection.fetchval("SELECT max(cardinality(member_ids)) FROM due_batch")) == 200
+    oldest = "SELECT min(marked_at) FROM due_batch WHERE cause = 'membership'"
+    assert (await connection.fetchval(oldest)).year == 2026
+
+
+async def test_marks_are_moved_only_where_it_saves_something(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(MARKS)
+    rows = await connection.fetch("SELECT mark_id FROM due_batch ORDER BY 1")
+    assert len(rows) < due.FEW_BATCHES
+    assert await due.join_batches(connection) == 0
+    assert await connection.fetch("SELECT mark_id FROM due_batch ORDER BY 1") == rows
+
+
+async def test_marks_that_are_being_taken_stay_where_they_are(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    for _ in range(3):
+        await connection.execute(MARKS)
+    before = set(await marks_of(connection))
+    other = await asyncpg.connect(database)
+    try:
+        taking = other.transaction()
+        await taking.start()
+        page = await due.take(other, LIMIT)
+        await due.join_batches(connection)
+        await taking.rollback()
+    finally:
+        await other.close()
+    assert page
+    assert set(await marks_of(connection)) == before
