@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from db.evaluation import MemberCase
 from db.pool import Connection
 from db.wakeups import Wakeup, tell
@@ -19,6 +21,8 @@ from service.standing import Outcome
 from service.texts import Texts
 
 MAX_EVIDENCE_EVENTS: Final = 20
+
+_encode = msgspec.json.Encoder().encode
 
 UPDATE_FROM_STAGE: Final = """
 UPDATE engagement e SET
@@ -51,6 +55,13 @@ INSERT INTO engagement_override_history
     (engagement_id, org_id, user_id, previous_level, new_level, notes, action, performed_by,
      performed_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
+
+# A few rows go as JSON, since they hold arrays: emptying the temporary table truncates a file in
+# every commit, which takes longer than the update. For many, COPY is a quarter cheaper.
+FEW_RESULTS: Final = 200
+UPDATE_FEW: Final = UPDATE_FROM_STAGE.replace(
+    "FROM stage_engagement s", "FROM json_populate_recordset(NULL::engagement, $1::json) s"
+)
 
 _STAGE_COLUMNS: Final = [
     "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
@@ -101,13 +112,7 @@ async def write_results(
     unchanged = [r for r in results if not _differs(r)]
     await write_publications(connection, changed, recorded_at)
     if changed:
-        await connection.copy_records_to_table(
-            "stage_engagement",
-            records=[_stage_row(r, explanations) for r in changed],
-            columns=_STAGE_COLUMNS,
-        )
-        await connection.execute(UPDATE_FROM_STAGE)
-        await connection.execute("DELETE FROM stage_engagement")
+        await _update(connection, [_stage_row(r, explanations) for r in changed])
     if unchanged:
         await connection.execute(
             UPDATE_UNCHANGED,
@@ -115,6 +120,19 @@ async def write_results(
             [r.wake_at for r in unchanged],
             recorded_at,
         )
+
+
+async def _update(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    if len(rows) <= FEW_RESULTS:
+        named = [dict(zip(_STAGE_COLUMNS, row, strict=True)) for row in rows]
+        for each in named:
+            if each["verdict_key"] is not None:
+                each["verdict_key"] = rf"\x{each['verdict_key'].hex()}"
+        await connection.execute(UPDATE_FEW, _encode(named).decode())
+        return
+    await connection.copy_records_to_table("stage_engagement", records=rows, columns=_STAGE_COLUMNS)
+    await connection.execute(UPDATE_FROM_STAGE)
+    await connection.execute("DELETE FROM stage_engagement")
 
 
 async def write_publications(

@@ -35,9 +35,8 @@ def without_newest_wins() -> None:
     from service.events import InputKind
     from streams import intake as decoding
 
-    ways = intake._WAYS[InputKind.ATTENDANCE]
     merge = _replaced(
-        ways.merge,
+        intake.MERGES[InputKind.ATTENDANCE],
         """    WHERE (f.recorded_at, f.message_id) < (excluded.recorded_at, excluded.message_id)
        OR ((f.recorded_at, f.message_id) = (excluded.recorded_at, excluded.message_id)
            AND (f.occurred_at, f.status) <> (excluded.occurred_at, excluded.status))
@@ -51,7 +50,8 @@ def without_newest_wins() -> None:
                    excluded.status)))""",
         "(VALUES (true))",
     )
-    intake._WAYS[InputKind.ATTENDANCE] = ways._replace(merge=merge)
+    intake.MERGES[InputKind.ATTENDANCE] = merge
+    intake.MERGES_OF_FEW[InputKind.ATTENDANCE] = intake._merge_few(InputKind.ATTENDANCE)
     natural = decoding.NATURAL[InputKind.ATTENDANCE]
 
     def last_of(kind: InputKind, rows: object) -> tuple[list[decoding.Row], int]:
