@@ -20,6 +20,8 @@ MARKS_PER_BATCH: Final = 200
 # Fewer rows than this are not worth bringing together, and more are not moved by one statement.
 FEW_BATCHES: Final = 40
 MOST_BATCHES: Final = 5_000
+# Rows of marks that one statement looks at: a batch of a steady stream marks a few members only.
+MOST_LOOKED_AT: Final = 100
 # Marks, batches of marks, users, slices of organisations, members whose time has come.
 KINDS: Final = 5
 
@@ -31,13 +33,20 @@ WITH taken AS (
 )
 SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
 
+# As many rows as hold enough members; those that are looked at but left are free again with the
+# end of the transaction.
 TAKE_BATCHES: Final = """
-WITH taken AS (
+WITH looked_at AS (
+    SELECT mark_id, cardinality(member_ids) AS members FROM due_batch
+    ORDER BY mark_id LIMIT $2 FOR UPDATE SKIP LOCKED
+), taken AS (
     DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
-        SELECT mark_id FROM due_batch ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
+        SELECT mark_id FROM (
+            SELECT mark_id, sum(members) OVER (ORDER BY mark_id) - members AS before FROM looked_at
+        ) AS l WHERE before < $1::bigint))
     RETURNING member_ids, cause
 )
-SELECT member_id, array_agg(DISTINCT cause)
+SELECT member_id, array_agg(DISTINCT cause), (SELECT count(*) FROM looked_at)
 FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
 GROUP BY member_id"""
 
@@ -167,12 +176,14 @@ def _room(causes: Causes, limit: int) -> int:
 
 
 async def _take_batches(connection: Connection, causes: Causes, room: int) -> None:
-    # Until there are enough, since a batch may hold one member only: whoever is given less than a
+    # Until there are enough, since rows may name the same members: whoever is given less than a
     # page takes it that nobody else is due.
-    enough, batches = len(causes) + room, max(1, room // MARKS_PER_BATCH)
-    while len(causes) < enough and (rows := await connection.fetch(TAKE_BATCHES, batches)):
-        for member_id, why in rows:
+    enough, looked_at = len(causes) + room, MOST_LOOKED_AT
+    while len(causes) < enough and looked_at == MOST_LOOKED_AT:
+        rows = await connection.fetch(TAKE_BATCHES, enough - len(causes), MOST_LOOKED_AT)
+        for member_id, why, _ in rows:
             causes.setdefault(member_id, set()).update(why)
+        looked_at = rows[0][2] if rows else 0
 
 
 async def _take_slice(connection: Connection, causes: Causes, limit: int) -> None:

@@ -46,6 +46,8 @@ class Evaluator:
         self._intake_is_busy = intake_is_busy
         self._published = published
         self._wake = asyncio.Event()
+        # Whether the last page was, so that there is probably more.
+        self._was_full = False
 
     def wake(self) -> None:
         """Somebody is due."""
@@ -75,8 +77,9 @@ class Evaluator:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
-        async with transaction(self._pool) as connection:
-            await due.join_batches(connection)
+        if self._was_full:
+            async with transaction(self._pool) as connection:
+                await due.join_batches(connection)
         try:
             async with transaction(self._pool) as connection:
                 page = await self._evaluating.evaluate_due(connection, PAGE)
@@ -86,6 +89,7 @@ class Evaluator:
             log.warning("page_taken_apart", action="isolate", error=str(error))
             async with transaction(self._pool) as connection:
                 page = await evaluate_apart(connection, self._evaluating, PAGE)
+        self._was_full = page.taken >= PAGE
         if page.publications:
             self._published()
         if page.evaluated:

@@ -123,3 +123,30 @@ async def test_marks_that_are_being_taken_stay_where_they_are(
         await other.close()
     assert page
     assert set(await marks_of(connection)) == before
+
+
+async def test_many_small_rows_make_one_page(connection: asyncpg.Connection) -> None:
+    """As a steady stream leaves them: each batch of records marks a few members."""
+    await connection.execute(
+        "INSERT INTO due_batch (cause, member_ids) SELECT 'signals', ARRAY[member_id] FROM member "
+        "WHERE org_id = 'busy' ORDER BY member_id LIMIT 750"
+    )
+    page = await due.take(connection, LIMIT)
+    assert len(page) == 750 + 1  # and who is late
+
+
+async def test_rows_that_were_only_looked_at_are_free_again(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    await connection.execute(MARKS)
+    rows = await connection.fetchval("SELECT count(*) FROM due_batch")
+    assert rows < due.MOST_LOOKED_AT
+    async with connection.transaction():
+        first = await due.take(connection, 300)
+    assert len(first) < 1_000
+    other = await asyncpg.connect(database)
+    try:
+        rest = await due.take(other, 10_000)
+    finally:
+        await other.close()
+    assert len(first.keys() | rest.keys()) == 5_001
