@@ -28,7 +28,7 @@ from streams.worker import EngagementWorker
 log = structlog.get_logger(__name__)
 
 STOP_DRAIN_S: Final = 5.0
-# Of one partition at a time. With the usual 1 MiB the lanes wait for records a quarter of the time.
+# Of one partition at a time. With the usual 1 MiB the lanes waited for records a sixth of the time.
 MAX_FETCH_BYTES: Final = 4 << 20
 
 

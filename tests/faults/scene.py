@@ -262,10 +262,17 @@ class Scene:
     async def until_idle(self, timeout_s: float = IDLE_TIMEOUT_S) -> float:
         """Wait until everything that was sent is applied, evaluated and published; seconds."""
 
-        async def idle() -> bool:
-            return not await self.lagging() and await self.value(UNDONE) == 0
+        seen: dict[str, object] = {}
 
-        return await self.until("everything to be done", idle, timeout_s)
+        async def idle() -> bool:
+            seen.update(lagging=await self.lagging(), undone=await self.value(UNDONE))
+            return not seen["lagging"] and seen["undone"] == 0
+
+        try:
+            return await self.until("everything to be done", idle, timeout_s)
+        except AssertionError as error:
+            error.add_note(f"at the end: {seen}, of {self.ends}")
+            raise
 
     # --- the end
 
