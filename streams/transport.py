@@ -4,9 +4,10 @@ Faust spends its time per message, so the consumer hands over whole batches: mea
 records/s instead of 3.3 k. The offsets that count are in PostgreSQL (`streams.lanes` claims and
 moves them); topics are declared with `acks=False`, so Faust tracks and commits nothing.
 
-The position that a fetch started at comes from the consumer's own thread and travels with the
-batch. If it is not where the lane expects it, records were dropped on the way (a rebalance, a seek
-that raced) and the partition is sought back, so nothing can be skipped unseen. A position moves by
+The position that a fetch started at comes from the consumer's own thread and travels with what was
+fetched, be it nothing. If it is not where the lane expects it, records were dropped on the way (a
+rebalance, a seek that raced) and the partition is sought back, so nothing can be skipped unseen,
+not even the last records of a topic. A position moves by
 fetching alone: the consumer resets no offset by itself, an offset that the broker does not have
 ends the lane, and the next claim finds out what is missing.
 """
@@ -34,8 +35,8 @@ POLL_SOME_S: Final = 0.02
 class Fetched(NamedTuple):
     """Records of one partition and the consumer's positions before and after fetching them.
 
-    `end` may lie beyond the last record, or there may be none: transaction markers have offsets
-    too. `missing`: the broker has nothing at `start`.
+    `end` may lie beyond the last record, or beyond `start` with no record at all: transaction
+    markers have offsets too. `missing`: the broker has nothing at `start`.
     """
 
     start: int | None
@@ -81,12 +82,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             )
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
             return {tp: Fetched(starts.get(tp), None, (), missing=True) for tp in _named(error)}
-        found = {}
-        for tp, start in starts.items():
-            end, records = _position(consumer, tp), fetched.get(tp, ())
-            if records or (start is not None and end is not None and end > start):
-                found[tp] = Fetched(start, end, records)
-        return found
+        return {
+            tp: Fetched(start, _position(consumer, tp), fetched.get(tp, ()))
+            for tp, start in starts.items()
+        }
 
     async def seek_one(self, tp: TP, offset: int) -> None:
         """Seek, unless the partition is no longer ours."""
@@ -207,7 +206,8 @@ class BatchApp(faust.App):
 
 def _cut(tp: TP, start: int, end: int | None, records: Sequence[Any], size: int) -> list[Batch]:
     if not records:
-        assert end is not None
+        if end is None or end <= start:
+            return []
         return [Batch(tp.topic, tp.partition, start, end, ())]
     batches = []
     for first in range(0, len(records), size):

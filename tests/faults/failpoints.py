@@ -33,6 +33,7 @@ PLACES = (
     "sent",  # Kafka has acknowledged, the relay has not deleted yet
     "survey",  # a page of the daily run is taken, and is surveyed next
     "close",  # everybody on a page is done, and it is closed next
+    "fetched",  # the consumer has got records from the broker
     "admit",  # a batch is about to be put into its lane
 )
 Action = Literal["kill", "freeze", "hold", "fail", "drop", "watch"]
@@ -45,7 +46,8 @@ class Failpoint:
 
     `kill` and `freeze` are SIGKILL and SIGSTOP to oneself. `hold` waits until the test makes the
     file `<place>.go`. `fail` raises the database's error with SQLSTATE `detail`, or OSError. `drop`
-    loses the batch (at `admit`) or some numbers (at `sequence`). `watch` only counts.
+    loses the records (at `fetched`), the batch (at `admit`) or some numbers (at `sequence`).
+    `watch` only counts.
     """
 
     place: str

@@ -54,6 +54,17 @@ async def test_a_partition_that_does_not_move_ends_the_worker(scene: SceneMaker)
         await it.finish()
 
 
+async def test_records_lost_on_their_way_are_fetched_again_though_none_follow(
+    scene: SceneMaker,
+) -> None:
+    """As when a rebalance comes between a fetch and its batch, at the end of a topic."""
+    async with scene() as it:
+        worker = it.worker("one", Failpoint("fetched", "drop"))
+        await worker.until_ready()
+        await it.send([attended("ada", "first")])
+        await it.finish(timeout_s=20)
+
+
 async def test_a_rebalance_that_never_ends_ends_the_worker(scene: SceneMaker) -> None:
     async with scene() as it:
         calm, joining = it.worker("calm"), Failpoint("claim", "hold", 2, times=1_000)

@@ -126,6 +126,7 @@ def install(plan: Plan) -> None:
     )
     around_commit(evaluator, plan, ("evaluated", "settled"), in_page)
     install_in_relay(plan)
+    install_in_consumer(plan)
     daily = import_module("db.daily").Daily
     before(daily, "_survey", plan, "survey")
     before(daily, "_close", plan, "close")
@@ -137,6 +138,21 @@ def install(plan: Plan) -> None:
             admit(self, batch)
 
     lanes.Lanes.admit = admit_or_drop
+
+
+def install_in_consumer(plan: Plan) -> None:
+    """The way of records from Kafka."""
+    thread: Any = import_module("streams.transport").ConsumerThread
+    fetch = thread._fetch_records
+
+    async def fetch_or_lose(self: Any, *args: Any, **options: Any) -> Any:
+        found = await fetch(self, *args, **options)
+        if not any(one.records for one in found.values()):
+            return found
+        one = plan.due("fetched")
+        return {} if one is not None and one.action == "drop" else found
+
+    thread._fetch_records = fetch_or_lose
 
 
 def install_in_relay(plan: Plan) -> None:
