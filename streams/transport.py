@@ -30,6 +30,10 @@ from streams.lanes import Lanes
 # How long a poll waits for records when every partition may be fetched, and when some may not.
 POLL_ALL_S: Final = 1.0
 POLL_SOME_S: Final = 0.02
+# A broker answers once it has so much for us, or after so long: else a steady stream is fetched
+# record by record, which costs the broker, and a transaction each, the database more than the work.
+FETCH_MIN_BYTES: Final = 8 << 10
+FETCH_MAX_WAIT_MS: Final = 50
 
 
 class Fetched(NamedTuple):
@@ -66,6 +70,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # this only together with its own transactions.)
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         consumer._auto_offset_reset = "none"  # noqa: SLF001
+        # Neither does it offer these.
+        consumer._fetch_min_bytes = FETCH_MIN_BYTES  # noqa: SLF001
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         return consumer
 
     async def _fetch_records(
