@@ -103,12 +103,11 @@ class Evaluating:
         """As `evaluate_members`: what became of each member, and how many were marked again."""
         if not causes:
             return [], 0
-        locked = await evaluation.lock(connection, causes.keys())
+        locked, as_of = await evaluation.lock(connection, causes.keys())
         missed = causes.keys() - locked.keys()
         await due.put_back(connection, causes, missed)
-        if not locked:
+        if as_of is None:
             return [], len(missed)
-        as_of = await offsets.read_now(connection)
         organizations = await evaluation.read_organizations(connection, set(locked.values()))
         members = await self.reader.read(connection, locked, organizations, as_of)
         members = await self._without_suspended(connection, members, organizations)

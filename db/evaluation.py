@@ -34,7 +34,7 @@ CREATE TEMPORARY TABLE stage_engagement (LIKE engagement) ON COMMIT DELETE ROWS;
 GRANT SELECT, INSERT, DELETE ON stage_engagement TO PUBLIC"""
 
 LOCK: Final = """
-SELECT member_id, org_id FROM engagement WHERE member_id = ANY ($1::bigint[])
+SELECT member_id, org_id, engagement_now() FROM engagement WHERE member_id = ANY ($1::bigint[])
 ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED"""
 
 LOCK_ONE: Final = """
@@ -121,9 +121,15 @@ async def prepare_connection(connection: Connection) -> None:
     await connection.execute(CREATE_STAGE)
 
 
-async def lock(connection: Connection, member_ids: Collection[int]) -> dict[int, str]:
-    """Lock those members that nobody else holds; member_id -> org_id."""
-    return {row[0]: row[1] for row in await connection.fetch(LOCK, sorted(member_ids))}
+async def lock(
+    connection: Connection, member_ids: Collection[int]
+) -> tuple[dict[int, str], datetime | None]:
+    """Lock those members that nobody else holds; member_id -> org_id.
+
+    And what the database's clock says; None where there is nobody.
+    """
+    rows = await connection.fetch(LOCK, sorted(member_ids))
+    return {row[0]: row[1] for row in rows}, rows[0][2] if rows else None
 
 
 async def lock_one(connection: Connection, org_id: str, user_id: str) -> int | None:

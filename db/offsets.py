@@ -7,9 +7,9 @@ so a worker that was paused, cut off or replaced can neither apply twice nor ski
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID
 
 from db.pool import Connection
@@ -26,6 +26,20 @@ class Claim(NamedTuple):
     consecutive_failures: int
     stopped_at: datetime | None
     fingerprint: int | None
+
+
+class Move(NamedTuple):
+    """What a batch does to its partition: the offset goes from `start` to `end`.
+
+    `fingerprint`: of the record right before `end`, or None. `stop`: until somebody resumes it.
+    """
+
+    claim: Claim
+    start: int
+    end: int
+    consecutive_failures: int = 0
+    fingerprint: int | None = None
+    stop: bool = False
 
 
 class Stored(NamedTuple):
@@ -60,11 +74,15 @@ RETURNING s.topic, s.partition, s.next_offset, s.epoch, s.consecutive_failures, 
           s.fingerprint"""
 
 ADVANCE: Final = """
-UPDATE stream_offset
-SET next_offset = $5, consecutive_failures = $6, fingerprint = $7, updated_at = engagement_now(),
-    stopped_at = CASE WHEN $8 THEN engagement_now() END
-WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4
-RETURNING engagement_now()"""
+UPDATE stream_offset s
+SET next_offset = m.until, consecutive_failures = m.failures, fingerprint = m.fingerprint,
+    updated_at = engagement_now(), stopped_at = CASE WHEN m.stop THEN engagement_now() END
+FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[],
+            $7::bigint[], $8::boolean[])
+    AS m (topic, partition, epoch, start, until, failures, fingerprint, stop)
+WHERE s.topic = m.topic AND s.partition = m.partition
+  AND s.epoch = m.epoch AND s.next_offset = m.start
+RETURNING engagement_now(), s.topic, s.partition"""
 
 SELECT_ONE: Final = """
 SELECT next_offset, epoch, consecutive_failures, stopped_at
@@ -121,48 +139,34 @@ async def claim(
     return [Claim(*row) for row in rows]
 
 
-async def advance(
-    connection: Connection,
-    claimed: Claim,
-    *,
-    start: int,
-    end: int,
-    consecutive_failures: int,
-    fingerprint: int | None,
-    stop: bool,
-) -> datetime:
-    """Move the offset from `start` to `end`; returns the transaction's instant.
+async def advance(connection: Connection, moves: Sequence[Move]) -> datetime:
+    """Move the offsets of different partitions; returns the transaction's instant.
 
-    First statement of the transaction that applies the batch. Raises Fenced or OutOfSequence.
+    First statement of the transaction that applies the batches. Raises Fenced or OutOfSequence
+    when one of them cannot be moved: then none may be.
     """
-    now: datetime | None = await connection.fetchval(
+    rows = await connection.fetch(
         ADVANCE,
-        claimed.topic,
-        claimed.partition,
-        claimed.epoch,
-        start,
-        end,
-        consecutive_failures,
-        fingerprint,
-        stop,
-    )
-    if now is None:
-        await require_at(connection, claimed, start)
-        raise OutOfSequence(f"{claimed.topic}/{claimed.partition} moved while we looked")
+        *zip(*((move.claim.topic, move.claim.partition, move.claim.epoch, *move[1:])
+               for move in moves), strict=True),
+    )  # fmt: skip
+    moved = {(topic, partition) for _, topic, partition in rows}
+    for claim, start, *_ in moves:
+        if (claim.topic, claim.partition) not in moved:
+            await _explain(connection, claim, start)
+    now: datetime = rows[0][0]
     return now
 
 
-async def require_at(connection: Connection, claimed: Claim, offset: int) -> None:
-    """Check that the claim holds and the partition stands at `offset`.
-
-    Raises Fenced or OutOfSequence.
-    """
+async def _explain(connection: Connection, claimed: Claim, offset: int) -> NoReturn:
+    """Why a partition could not be moved from `offset`. Raises Fenced or OutOfSequence."""
     stored = await read(connection, claimed.topic, claimed.partition)
     name = f"{claimed.topic}/{claimed.partition}"
     if stored is None or stored.epoch != claimed.epoch:
         raise Fenced(f"{name} was claimed by another worker")
     if stored.next_offset != offset:
         raise OutOfSequence(f"{name} stands at {stored.next_offset}, not at {offset}")
+    raise OutOfSequence(f"{name} moved while we looked")
 
 
 async def read(connection: Connection, topic: str, partition: int) -> Stored | None:

@@ -74,17 +74,20 @@ _STAGE_COLUMNS: Final = [
     "override_level", "overridden_by", "override_notes",
 ]  # fmt: skip
 
-# Not COPY: PostgreSQL refuses that into tables with row-level security.
-INSERT_HISTORY: Final = """
-INSERT INTO engagement_level_history
-    (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
-     cause, reason, computed_level, source)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
-                     $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
-                     $12::text[], $13::text[])"""
-INSERT_OUTBOX: Final = """
+# Not COPY: PostgreSQL refuses that into tables with row-level security. Both at once, since most
+# pages of a steady stream are small.
+INSERT_PUBLICATIONS: Final = """
+WITH history AS (
+    INSERT INTO engagement_level_history
+        (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
+         cause, reason, computed_level, source)
+    SELECT * FROM unnest(
+        $6::uuid[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[])
+)
 INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])"""
+HISTORY_COLUMNS: Final = 13
 
 
 class Result(NamedTuple):
@@ -148,10 +151,9 @@ async def write_publications(
                 action.performed_by, recorded_at, action.expires_at,
             )  # fmt: skip
     history, outbox = _publications(results, recorded_at)
-    if history:
-        await connection.execute(INSERT_HISTORY, *zip(*history, strict=True))
     if outbox:
-        await connection.execute(INSERT_OUTBOX, *zip(*outbox, strict=True))
+        columns = list(zip(*history, strict=True)) or [()] * HISTORY_COLUMNS
+        await connection.execute(INSERT_PUBLICATIONS, *zip(*outbox, strict=True), *columns)
         await tell(connection, Wakeup.OUTBOX)
 
 

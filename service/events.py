@@ -6,24 +6,18 @@ are ignored. Field order is the order of the columns that intake hands to the da
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from service.instants import TIME_PATTERN, parse_instant
+
 MAX_ID_LENGTH: Final = 128
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@|-]{0,127}"
 MAX_TEXT_LENGTH: Final = 200
 MAX_VALUE_BYTES: Final = 64 * 1024
-
-TIME_PATTERN: Final = (
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
-    r"([Zz]|[+-][0-9]{2}:[0-5][0-9])"
-)
-# With or without an offset; a missing offset has a code of its own.
-_TIME: Final = re.compile(f"{TIME_PATTERN}?")
 
 
 class InputKind(StrEnum):
@@ -34,26 +28,6 @@ class InputKind(StrEnum):
     PROFILE_UPDATE = "profile-update"
     MEMBERSHIP = "membership"
     ORGANIZATION = "organization"
-
-
-def parse_instant(value: object) -> datetime:
-    """RFC 3339 text to a datetime in UTC, truncated to microseconds; naive when it has no offset.
-
-    Raises ValueError for anything else, also for instants outside the years 1 to 9999.
-    """
-    if isinstance(value, datetime):
-        return value
-    if not isinstance(value, str) or (match := _TIME.fullmatch(value)) is None:
-        raise ValueError("must be an RFC 3339 date and time with an offset")
-    date, time, fraction, offset = match.groups()
-    text = f"{date}T{time}.{(fraction or '0')[:6].ljust(6, '0')}"
-    parsed = datetime.fromisoformat(text + ("+00:00" if offset in ("Z", "z") else offset or ""))
-    if parsed.tzinfo is None:
-        return parsed
-    try:
-        return parsed.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is outside the years 1 to 9999") from None
 
 
 def _without_nul(value: object) -> object:

@@ -20,7 +20,7 @@ from service.errors import EngagementError, Retryable, SettingsError
 from service.settings import Settings, load_settings
 from streams import agents, health, timers, watchdog
 from streams.connection import client_arguments, tls_context
-from streams.garbage import collect_rarely
+from streams.interpreter import prepare_interpreter
 from streams.runtime import Runtime
 from streams.transport import BatchApp, BatchConsumer
 from streams.worker import EngagementWorker
@@ -75,7 +75,7 @@ class EngagementApp(BatchApp):
         await super().on_started()
         if not self.should_stop:
             self.runtime.start_loops(self.crash, watchdog.Watchdog(self, self.settings))
-            collect_rarely()
+            prepare_interpreter()
             log.info("worker_started", action="start", schema=self.runtime.schema_version)
 
     def on_rebalance_start(self) -> None:

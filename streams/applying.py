@@ -1,4 +1,7 @@
-"""Apply one batch in one transaction: fence and offset, facts, due marks, dead letters.
+"""Apply batches, each in one transaction: fence and offset, facts, due marks, dead letters.
+
+Small ones share a transaction with those of other partitions; if that fails for one of them, each
+goes alone.
 
 If the connection dies in COMMIT nobody says whether it happened. The offset does: it moved with the
 batch, so the next attempt looks first and either goes on or does the work again.
@@ -7,9 +10,10 @@ batch, so the next attempt looks first and either goes on or does the work again
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -18,16 +22,17 @@ from faust.types import TP
 from db import dead_letters, erasures, offsets
 from db.dead_letters import DeadLetterRow
 from db.errors import DataRefused
-from db.intake import apply_rows
+from db.intake import FEW_ROWS, apply_rows
 from db.member_ids import MemberIds
-from db.offsets import Claim
+from db.offsets import Claim, Move
 from db.pool import Pool, acquired, transaction
 from service.decoding import is_id
 from service.errors import Fenced
 from service.events import InputKind
 from service.metrics import METRICS
 from streams.batches import Batch
-from streams.intake import Decoded, Refusal, decode_batch
+from streams.group_commit import GroupCommit
+from streams.intake import Decoded, Refusal, Row, decode_batch, newest
 from streams.lanes import Reached
 from streams.positions import CheckClaims, fingerprint
 
@@ -40,6 +45,30 @@ LOGGED_OFFSETS: Final = 10
 
 class ClockMoved(Exception):
     """The database's clock is not where we took it to be; decode again."""
+
+
+class Part(NamedTuple):
+    """A batch that is ready to be applied."""
+
+    claim: Claim
+    batch: Batch
+    decoded: Decoded
+
+    @property
+    def move(self) -> Move:
+        """What it does to its partition."""
+        _, batch, decoded = self
+        end = _end_of(batch, decoded)
+        last = batch.records[-1] if batch.records else None
+        return Move(
+            self.claim,
+            batch.start,
+            end,
+            decoded.consecutive_failures,
+            # Of the record right before the offset, or of none.
+            fingerprint(last) if last and last.offset + 1 == end else None,
+            decoded.stop_after is not None,
+        )
 
 
 class BatchApplier:
@@ -74,6 +103,10 @@ class BatchApplier:
         self._check_claims = check_claims
         self._marked = marked
         self._ids = MemberIds()
+        self._groups = {
+            kind: GroupCommit(self._commit, lambda part: len(part.batch.records), FEW_ROWS)
+            for kind in InputKind
+        }
         self._failures: dict[TP, int] = {}
         # The database's clock: its last answer and when, by the monotonic clock, we got it.
         self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
@@ -102,22 +135,31 @@ class BatchApplier:
         if doubtful and (reached := await self._reached(claim, batch)) is not None:
             return reached
         started = time.perf_counter()
+        decoded = self._decode(batch)
+        is_shared = batch.is_small and decoded.is_plain
+        group = self._groups[decoded.kind]
+        if not (is_shared and await group.commit(Part(claim, batch, decoded))):
+            decoded = await self._apply_alone(claim, batch, decoded)
+        self._count(batch, decoded, time.perf_counter() - started)
+        return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
+
+    async def _apply_alone(self, claim: Claim, batch: Batch, decoded: Decoded) -> Decoded:
+        """Apply a batch in a transaction of its own; what was applied at last."""
         refused: frozenset[int] = frozenset()
         while True:
-            decoded = self._decode(batch, refused)
             try:
-                await self._commit(claim, batch, decoded)
-                break
+                await self._commit([Part(claim, batch, decoded)])
             except ClockMoved:
-                continue
+                pass
             except DataRefused as error:
                 culprits = await self._find_refused(batch)
                 if not culprits - refused:
                     # The records pass one by one: not their fault, so not a dead letter.
                     raise RuntimeError(f"the database refuses a batch: {error}") from error
                 refused |= culprits
-        self._count(batch, decoded, time.perf_counter() - started)
-        return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
+            else:
+                return decoded
+            decoded = self._decode(batch, refused)
 
     async def is_stopped(self, claim: Claim) -> bool:
         """Whether the partition still stands stopped in the database."""
@@ -139,7 +181,7 @@ class BatchApplier:
                  partition=batch.partition, start=batch.start)  # fmt: skip
         return Reached(stored.next_offset, stored.stopped_at is not None)
 
-    def _decode(self, batch: Batch, refused: Collection[int]) -> Decoded:
+    def _decode(self, batch: Batch, refused: Collection[int] = ()) -> Decoded:
         kind = self._kinds[batch.topic]
         return decode_batch(
             kind,
@@ -150,40 +192,31 @@ class BatchApplier:
             rejected=refused,
         )
 
-    async def _commit(self, claim: Claim, batch: Batch, decoded: Decoded) -> None:
-        kind = decoded.kind
-        end = _end_of(batch, decoded)
-        last = batch.records[-1] if batch.records else None
+    async def _commit(self, parts: Sequence[Part]) -> None:
+        """Apply parts of one kind, of different partitions, in one transaction."""
+        decoded = [part.decoded for part in parts]
+        rows, clashes = _rows_of(decoded)
+        subjects = [erasures.Subject(*erasure) for d in decoded for erasure in d.erasures]
+        letters = [dead_letter_row(batch, r) for _, batch, d in parts for r in d.refusals]
         async with transaction(self._pool) as connection:
-            now = await offsets.advance(
-                connection,
-                claim,
-                start=batch.start,
-                end=end,
-                consecutive_failures=decoded.consecutive_failures,
-                # Of the record right before the offset, or of none.
-                fingerprint=fingerprint(last) if last and last.offset + 1 == end else None,
-                stop=decoded.stop_after is not None,
-            )
+            now = await offsets.advance(connection, [part.move for part in parts])
             self._set_clock(now)
-            if not decoded.holds_at(now + self._max_future_skew):
+            if not all(d.holds_at(now + self._max_future_skew) for d in decoded):
                 raise ClockMoved
             # Erasing and applying records exclude each other.
-            if decoded.erasures:
+            if subjects:
                 await erasures.hold(connection)
             else:
                 await erasures.hold_off(connection)
-            applied = await apply_rows(connection, kind, decoded.rows, self._ids)
-            if decoded.erasures:
-                subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
+            applied = await apply_rows(connection, decoded[0].kind, rows, self._ids)
+            if subjects:
                 await erasures.erase_all(connection, subjects, self._erasure_memory)
-            await dead_letters.insert(
-                connection, [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
-            )
-        self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
+            await dead_letters.insert(connection, letters)
+        for _, batch, d in parts:
+            self._failures[TP(batch.topic, batch.partition)] = d.consecutive_failures
         self._ids.remember(applied.people)
-        decoded.clashes += applied.clashes
-        if applied.marked or decoded.erasures or decoded.refusals:
+        decoded[0].clashes += clashes + applied.clashes
+        if applied.marked or subjects or letters:
             self._marked()
 
     async def _find_refused(self, batch: Batch) -> frozenset[int]:
@@ -246,6 +279,16 @@ class BatchApplier:
                       partition=batch.partition, offset=decoded.stop_after,
                       failures=decoded.consecutive_failures,
                       advice="mend the producer, then run `engagement dlq resume`")  # fmt: skip
+
+
+def _rows_of(decoded: Sequence[Decoded]) -> tuple[list[Row], int]:
+    """The newest row per natural key, and how many clashes there are besides those within each.
+
+    Records of one natural key are in one partition, unless their producer left out the record key.
+    """
+    if len(decoded) == 1:
+        return decoded[0].rows, 0
+    return newest(decoded[0].kind, chain.from_iterable(d.rows for d in decoded))
 
 
 def _end_of(batch: Batch, decoded: Decoded) -> int:

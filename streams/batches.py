@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+# Batches of up to so many records are applied together with those of other partitions.
+SMALL_BATCH: Final = 100
 
 
 class Batch(NamedTuple):
@@ -14,3 +17,8 @@ class Batch(NamedTuple):
     start: int
     end: int
     records: Sequence[Any]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a transaction of its own would cost more than what is in it."""
+        return len(self.records) <= SMALL_BATCH

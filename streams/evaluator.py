@@ -27,6 +27,9 @@ BUSY_SHARE: Final = 0.05
 BUSY_PAUSE_S: Final = 0.5
 BUSY_LOOK_S: Final = 0.05
 STEP_TIMEOUT_S: Final = 60.0
+# A steady stream is evaluated in pages: each costs a dozen statements, however few are on it.
+GATHER_S: Final = 0.01
+FEW: Final = 200
 
 
 class Evaluator:
@@ -71,6 +74,8 @@ class Evaluator:
             elif not page.taken:
                 # Only nobody at all is a reason to rest: a page may end early for many reasons.
                 await self._wait_for_work()
+            elif page.taken < FEW:
+                await asyncio.sleep(GATHER_S)
             await self._make_way(time.monotonic() - started)
 
     async def step(self) -> Page:
@@ -111,3 +116,4 @@ class Evaluator:
             await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
         except TimeoutError:
             return
+        await asyncio.sleep(GATHER_S)

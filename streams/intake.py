@@ -100,6 +100,11 @@ class Decoded:
     latest_accepted: datetime = _FIRST_INSTANT
     earliest_refused: datetime = _LAST_INSTANT
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but rows to apply."""
+        return not self.refusals and not self.erasures
+
     def holds_at(self, latest_allowed: datetime) -> bool:
         """Whether decoding with this limit would have come to the same."""
         return self.latest_accepted <= latest_allowed < self.earliest_refused

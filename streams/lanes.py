@@ -1,7 +1,8 @@
-"""One lane per claimed partition: batches in order, one transaction each, under the claim's epoch.
+"""One lane per claimed partition: batches in order, under the claim's epoch.
 
 Lanes are independent; a bounded number of them works at once, so that decoding one batch overlaps
-PostgreSQL's work on another. Only partitions whose lane has room are fetched, and only while all
+PostgreSQL's work on another. Small batches of several lanes share a transaction, and so need none
+of those places. Only partitions whose lane has room are fetched, and only while all
 lanes together hold few records: that is the whole back-pressure, and the bound on memory.
 
 What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where
@@ -15,6 +16,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -287,7 +289,7 @@ class Lanes:
         try:
             while not lane.stopped:
                 batch = await lane.batches.get()
-                async with self._slots:
+                async with nullcontext() if batch.is_small else self._slots:
                     lane.busy_since = time.monotonic()
                     reached = await self._apply(lane, batch)
                     lane.busy_since = None

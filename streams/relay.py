@@ -8,6 +8,7 @@ the producer of the one before, at the broker.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from db.dead_letters import DeadLetterRow
 from db.outbox import OutboxRow
 from db.pool import Pool, acquired
 from service.errors import Retryable
+from service.instants import wire_time
 from service.metrics import METRICS
 from service.records import (
     CHANGE_TYPE,
@@ -42,6 +44,11 @@ LEASE: Final = "relay"
 LEASE_TTL: Final = timedelta(seconds=12)
 LEASE_RENEWAL_S: Final = 4.0
 PAGE: Final = 2_000
+# A steady stream is sent in pages: each is a transaction, with a marker in every partition.
+GATHER_S: Final = 0.01
+FEW: Final = 200
+# Meanwhile neither the lease nor the clock is asked for again, nor are dead letters looked for.
+LOOK_S: Final = 0.5
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
 START_TIMEOUT_S: Final = 15.0
@@ -72,6 +79,9 @@ class Relay:
         self._producer: AIOKafkaProducer | None = None
         self._transactional_id: str | None = f"{settings.consumer_group}-relay"
         self._letter_bytes = MAX_LETTER_BYTES
+        # By the monotonic clock: when the lease was taken, and the database's clock then.
+        self._leased: tuple[float, int] | None = None
+        self._looked_for_letters_at = 0.0
         self.last_step_at: datetime | None = None
 
     def wake(self) -> None:
@@ -92,11 +102,14 @@ class Relay:
                         self._letter_bytes = max(self._letter_bytes // 4, MIN_LETTER_BYTES)
                     log.warning("relay_failed", action="retry",
                                 error=f"{type(error).__name__}: {error}")  # fmt: skip
+                    self._leased = None
                     await self._drop_producer()
                     await backoff.wait()
                     continue
                 if not sent:
                     await self._sleep()
+                elif sent < FEW:
+                    await asyncio.sleep(GATHER_S)
         finally:
             await self.stop()
 
@@ -126,15 +139,22 @@ class Relay:
     async def _read_page(self) -> Page | None:
         """What is to be sent next; None, and no producer any more, while another relays."""
         async with acquired(self._pool) as connection:
-            if await leases.take(connection, LEASE, self._owner, LEASE_TTL) is None:
-                await self._drop_producer()
-                return None
-            rows = await outbox.oldest(connection, PAGE)
-            letters = await dead_letters.unpublished(connection, LETTERS)
+            now_s, leased = time.monotonic(), self._leased
+            if leased is None or now_s > leased[0] + LOOK_S:
+                if await leases.take(connection, LEASE, self._owner, LEASE_TTL) is None:
+                    self._leased = None
+                    await self._drop_producer()
+                    return None
+                leased = self._leased = now_s, await outbox.clock_ms(connection)
+            rows, letters = await outbox.oldest(connection, PAGE), []
+            if not rows or now_s > self._looked_for_letters_at + LOOK_S:
+                letters = await dead_letters.unpublished(connection, LETTERS)
+                self._looked_for_letters_at = now_s
             self.last_step_at = datetime.now(UTC)
             if not rows and not letters:
                 return None
-            return Page(rows, letters, await outbox.clock_ms(connection))
+            at_s, clock_ms = leased
+            return Page(rows, letters, clock_ms + int((time.monotonic() - at_s) * 1000))
 
     async def _renew_lease(self) -> None:
         """A page may take longer than the lease lasts; whoever holds it goes on holding it."""
@@ -146,6 +166,7 @@ class Relay:
 
     async def stop(self) -> None:
         """Let go of the producer and the lease, so that another worker takes over at once."""
+        self._leased = None
         await self._drop_producer()
         try:
             async with asyncio.timeout(3), acquired(self._pool) as connection:
@@ -182,7 +203,7 @@ class Relay:
 
     def _messages(self, row: OutboxRow) -> Iterator[tuple[str, bytes | None, list[Header]]]:
         """(topic, body, headers) of what a published state says."""
-        at = row.created_at.isoformat().replace("+00:00", "Z").encode()
+        at = wire_time(row.created_at).encode()
         if row.change_body is not None:
             identity = change_id(row.message_key, row.revision)
             yield self._settings.topic_change, row.change_body, _headers(CHANGE_TYPE, identity, at)
@@ -294,5 +315,5 @@ def _dead_letter_headers(letter: DeadLetterRow) -> list[Header]:
         ("__streams.errors.offset", str(letter.offset).encode()),
         ("__streams.errors.exception", letter.code.encode()),
         ("__streams.errors.message", letter.message.encode()),
-        ("dlq-failed-at", failed_at.isoformat().replace("+00:00", "Z").encode()),
+        ("dlq-failed-at", wire_time(failed_at).encode()),
     ]

@@ -33,7 +33,7 @@ POLL_SOME_S: Final = 0.02
 # A broker answers once it has so much for us, or after so long: else a steady stream is fetched
 # record by record, which costs the broker, and a transaction each, the database more than the work.
 FETCH_MIN_BYTES: Final = 8 << 10
-FETCH_MAX_WAIT_MS: Final = 50
+FETCH_MAX_WAIT_MS: Final = 20
 
 
 class Fetched(NamedTuple):

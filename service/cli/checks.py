@@ -11,6 +11,7 @@ from db.dead_letter_log import Choice
 from db.pool import Connection
 from service.cli.output import instant
 from service.errors import EngagementError
+from service.instants import wire_time
 from service.settings import Settings
 from streams.tailing import Extent, extents, has_records
 from streams.topics import input_topics, missing_topics, partitions_of, topics, wrong_policies
@@ -181,7 +182,7 @@ async def guarded(area: str, findings: Findings) -> Findings:
 def _value(value: object) -> str:
     if value is None:
         return "unset"
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+    return wire_time(value) if isinstance(value, datetime) else str(value)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -15,7 +15,7 @@ from db.dead_letter_log import Choice, StoredDeadLetter
 from service.cli.output import instant, print_table, shown, shown_bytes
 from service.cli.running import connected, with_settings
 from service.errors import DeadLetterCode, InvalidInput
-from service.events import parse_instant
+from service.instants import parse_instant, wire_time
 from service.settings import Settings
 from streams.replaying import address, replay
 from streams.topics import topic_named
@@ -217,4 +217,4 @@ def _base64(data: bytes | None) -> str | None:
 
 
 def _json(at: datetime | None) -> str | None:
-    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None if at is None else wire_time(at.astimezone(UTC))

@@ -10,8 +10,8 @@ import msgspec
 
 from db import erasures, migrate, offsets
 from service.cli.running import connected, with_settings
-from service.cli.times import wire_time
 from service.erasing import Erased
+from service.instants import wire_time
 from service.settings import Settings
 
 

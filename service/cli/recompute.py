@@ -19,7 +19,8 @@ from db.recomputing import Line, Recomputing, Total
 from db.scope import Scope
 from service.cli.judges import judge_for
 from service.cli.running import with_settings
-from service.cli.times import Instant, wire_time
+from service.cli.times import Instant
+from service.instants import wire_time
 from service.levels import Level
 from service.settings import Settings
 

@@ -12,6 +12,7 @@ import click
 
 from service.cli.output import instant, shown, shown_bytes
 from service.cli.running import with_settings
+from service.instants import wire_time
 from service.settings import Settings
 from streams.tailing import Record, reading
 from streams.topics import topic_named
@@ -74,7 +75,7 @@ def json_line(record: Record) -> str:
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "timestamp": record.timestamp.isoformat().replace("+00:00", "Z"),
+        "timestamp": wire_time(record.timestamp),
         "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
         "headers": {
             name: None if value is None else value.decode("utf-8", "backslashreplace")

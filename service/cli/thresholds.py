@@ -17,7 +17,8 @@ from service.api.values import ThresholdsPreview
 from service.classifier.choice import uses_claude
 from service.cli.output import instant, print_table, shown
 from service.cli.running import connected, with_settings
-from service.cli.times import Instant, wire_time
+from service.cli.times import Instant
+from service.instants import wire_time
 from service.levels import Level
 from service.settings import Settings
 from service.standing import SYSTEM

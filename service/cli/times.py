@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from service.events import parse_instant
+from service.instants import parse_instant
 
 
 class Instant(click.ParamType):
@@ -26,8 +26,3 @@ class Instant(click.ParamType):
         if instant.tzinfo is None:
             self.fail(f"{value!r} has no offset: write 2026-03-01T00:00:00Z", param, ctx)
         return instant
-
-
-def wire_time(at: datetime) -> str:
-    """An instant as on the wire: RFC 3339 with `Z`, to the microsecond."""
-    return at.isoformat().replace("+00:00", "Z")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.demo.input_record import InputRecord, key_of, value_of
+from service.instants import wire_time
 
 DATA = Path(__file__).parent / "data"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "engagement-scoring/real-data")
@@ -38,7 +39,7 @@ def _shifted(row: dict[str, str], by: timedelta) -> dict[str, str]:
     occurred_at = datetime.fromisoformat(row["occurred_at"]) + by
     return row | {
         "event_id": f"day.{occurred_at:%Y-%m-%d}",
-        "occurred_at": occurred_at.isoformat().replace("+00:00", "Z"),
+        "occurred_at": wire_time(occurred_at),
     }
 
 

@@ -9,6 +9,7 @@ from itertools import count
 from service.demo.bad_records import BAD_VALUES, bad_record
 from service.demo.input_record import InputRecord, key_of, value_of
 from service.demo.member_life import Rates, Told
+from service.instants import wire_time
 
 _LATEST = timedelta(days=10)
 _SOON = timedelta(seconds=2)
@@ -120,4 +121,4 @@ class Sender:
 
 
 def _written_time(instant: datetime, offset: timezone) -> str:
-    return instant.astimezone(offset).isoformat().replace("+00:00", "Z")
+    return wire_time(instant.astimezone(offset))

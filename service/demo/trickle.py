@@ -13,6 +13,7 @@ from service.demo.bad_records import bad_record
 from service.demo.input_record import InputRecord, key_of, value_of
 from service.demo.member_life import Member
 from service.demo.population import Population
+from service.instants import wire_time
 
 REMEMBERED: Final = 50
 # What happens, and how often compared with the others.
@@ -64,8 +65,8 @@ class Trickle:
             **self._ids(member),
             "event_id": f"{member.org_id}.{now:%Y-%m-%d-%H}",
             "status": "attended",
-            "occurred_at": _written(now.replace(minute=0, second=0, microsecond=0)),
-            "recorded_at": _written(now),
+            "occurred_at": wire_time(now.replace(minute=0, second=0, microsecond=0)),
+            "recorded_at": wire_time(now),
         }
         self._bodies.append(body)
         return _record("attendance", body)
@@ -79,8 +80,8 @@ class Trickle:
                 **self._ids(member),
                 "event_id": f"{member.org_id}.{event:%Y-%m-%d}",
                 "response": self._rng.choice(("going", "going", "going", "maybe", "declined")),
-                "responded_at": _written(now),
-                "recorded_at": _written(now),
+                "responded_at": wire_time(now),
+                "recorded_at": wire_time(now),
             },
         )
 
@@ -88,7 +89,7 @@ class Trickle:
         ids = self._ids(self._rng.choice(self._members))
         del ids["org_id"]
         return _record(
-            "profile-update", {**ids, "updated_at": _written(now), "recorded_at": _written(now)}
+            "profile-update", {**ids, "updated_at": wire_time(now), "recorded_at": wire_time(now)}
         )
 
     def _join(self, now: datetime) -> InputRecord:
@@ -115,7 +116,7 @@ class Trickle:
                 **body,
                 "id": self._id(),
                 "status": self._rng.choice(("absent", "void")),
-                "recorded_at": _written(now),
+                "recorded_at": wire_time(now),
             },
         )
 
@@ -135,8 +136,8 @@ class Trickle:
             {
                 **self._ids(member),
                 "status": status,
-                "joined_at": _written(member.joined_at),
-                "recorded_at": _written(now),
+                "joined_at": wire_time(member.joined_at),
+                "recorded_at": wire_time(now),
             },
         )
 
@@ -149,7 +150,3 @@ class Trickle:
 
 def _record(kind: str, body: dict[str, str]) -> InputRecord:
     return InputRecord(kind, key_of(body), value_of(body))
-
-
-def _written(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

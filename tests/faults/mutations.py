@@ -16,7 +16,7 @@ def without_fence() -> None:
     from db import offsets
 
     offsets.ADVANCE = _replaced(  # type: ignore[misc]
-        offsets.ADVANCE, "AND epoch = $3", "AND ($3::bigint IS NOT NULL)"
+        offsets.ADVANCE, "AND s.epoch = m.epoch", ""
     )
 
 
@@ -25,7 +25,7 @@ def without_start() -> None:
     from db import offsets
 
     offsets.ADVANCE = _replaced(  # type: ignore[misc]
-        offsets.ADVANCE, "AND next_offset = $4", "AND ($4::bigint IS NOT NULL)"
+        offsets.ADVANCE, "AND s.next_offset = m.start", ""
     )
 
 

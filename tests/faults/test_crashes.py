@@ -20,6 +20,8 @@ pytestmark = pytest.mark.timeout(240)
 
 SESSION_S = 6.0
 CLAIMED = "[streams.applying] action=claim"
+# With batches of so few records those of several partitions share a transaction, all the time.
+LARGE, SMALL = "500", "50"
 
 
 async def send_until(it: Scene, trial: Trial, struck: Callable[[], bool]) -> None:
@@ -33,14 +35,14 @@ async def send_until(it: Scene, trial: Trial, struck: Callable[[], bool]) -> Non
 
 
 @pytest.mark.parametrize(
-    "places",
-    [("fence", "upserts", "commit"), ("sent", "committed", "evaluated")],
-    ids="-".join,
+    ("places", "batch"),
+    [(("fence", "upserts", "commit"), LARGE), (("sent", "committed", "evaluated"), SMALL)],
+    ids=["fence-upserts-commit", "sent-committed-evaluated"],
 )
 async def test_fault_01_killed_at_a_failpoint(
-    scene: SceneMaker, trial: Trial, measured: Measured, places: tuple[str, ...]
+    scene: SceneMaker, trial: Trial, measured: Measured, places: tuple[str, ...], batch: str
 ) -> None:
-    async with scene() as it:
+    async with scene(ENGAGEMENT_BATCH_MAX_RECORDS=batch) as it:
         victims = []
         for place in places:
             victims.append(it.worker(f"{place}-victim", Failpoint(place, "kill", 2)))
@@ -81,11 +83,13 @@ async def test_fault_03_rolling_restart(
             assert begun == done, f"{worker.name} began {begun} batches and committed {done}"
 
 
-@pytest.mark.parametrize("place", ["fence", "commit"])
+@pytest.mark.parametrize(
+    ("place", "batch"), [("fence", LARGE), ("commit", SMALL)], ids=["fence", "commit"]
+)
 async def test_fault_04_frozen_in_a_transaction(
-    scene: SceneMaker, trial: Trial, measured: Measured, place: str
+    scene: SceneMaker, trial: Trial, measured: Measured, place: str, batch: str
 ) -> None:
-    async with scene() as it:
+    async with scene(ENGAGEMENT_BATCH_MAX_RECORDS=batch) as it:
         zombie = it.worker("zombie", Failpoint(place, "freeze", 2))
         await zombie.until_ready()
         (heir,) = await it.ready_workers("heir")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from service.cli import main
+from service.instants import wire_time
 from tests.command import done, settings_for
 from tests.oracle import Oracle
 from tests.oracle.state import Evaluation
@@ -109,7 +110,7 @@ def recomputed(
     capsys: pytest.CaptureFixture[str], org_id: str, as_of: datetime
 ) -> dict[str, dict[str, Any]]:
     """What `engagement recompute --as-of` prints, by user."""
-    text = as_of.isoformat().replace("+00:00", "Z")
+    text = wire_time(as_of)
     command = ["recompute", "--org", org_id, "--as-of", text, "--dry-run", "--json"]
     assert main.run(command) == 0
     found = [parsed(line) for line in capsys.readouterr().out.splitlines()]

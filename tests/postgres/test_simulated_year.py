@@ -14,7 +14,7 @@ import pytest
 
 from service.demo.input_record import InputRecord
 from service.demo.population import Population, Rates
-from service.events import parse_instant
+from service.instants import parse_instant
 from tests.oracle import check_history
 from tests.simulation import Simulation, body_of, simulation
 

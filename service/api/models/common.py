@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
-from service.events import parse_instant
+from service.instants import parse_instant
 
 MAX_NOTES: Final = 2000
 NOTES_PATTERN: Final = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"

@@ -9,6 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from service.api.pages import words
+from service.instants import wire_time
 from service.levels import Level
 
 # Everything that goes into these is ours: names of levels, and instants.
@@ -45,7 +46,7 @@ def time(at: datetime | None, otherwise: str = words.NOTHING) -> Markup:
     if at is None:
         return Markup('<span class="faint">{}</span>').format(otherwise)
     return Markup(  # noqa: S704 - made of an instant
-        f'<time datetime="{iso(at)}" title="{words.minute(at)}">{words.day(at)}</time>'
+        f'<time datetime="{wire_time(at)}" title="{words.minute(at)}">{words.day(at)}</time>'
     )
 
 
@@ -53,7 +54,7 @@ def time(at: datetime | None, otherwise: str = words.NOTHING) -> Markup:
 def soon(at: datetime) -> Markup:
     """The day of an instant within months, so that the year goes without saying."""
     return Markup(  # noqa: S704 - made of an instant
-        f'<time datetime="{iso(at)}" title="{words.minute(at)}">{words.short_day(at)}</time>'
+        f'<time datetime="{wire_time(at)}" title="{words.minute(at)}">{words.short_day(at)}</time>'
     )
 
 
@@ -63,10 +64,5 @@ def moment(at: datetime | None) -> Markup:
     if at is None:
         return Markup(words.NOTHING)  # noqa: S704 - a dash
     return Markup(  # noqa: S704 - made of an instant
-        f'<time datetime="{iso(at)}">{words.minute(at)}</time>'
+        f'<time datetime="{wire_time(at)}">{words.minute(at)}</time>'
     )
-
-
-def iso(at: datetime) -> str:
-    """As machines read it."""
-    return at.isoformat().replace("+00:00", "Z")

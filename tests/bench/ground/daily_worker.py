@@ -18,7 +18,7 @@ from db.explanations import ExplanationCache
 from db.pool import open_pool
 from service.settings import load_settings
 from streams.daily import LOOPS, DailyRun, daily_of
-from streams.garbage import collect_rarely
+from streams.interpreter import prepare_interpreter
 
 
 async def main(database: str) -> None:
@@ -32,7 +32,7 @@ async def main(database: str) -> None:
     over = asyncio.Event()
     loops = [DailyRun(daily, published=lambda: None, idle_poll_s=0.05) for _ in range(LOOPS)]
     await pool.fetchval("SELECT 1")
-    collect_rarely()
+    prepare_interpreter()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)

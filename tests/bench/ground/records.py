@@ -6,11 +6,12 @@ import uuid
 from datetime import datetime
 
 from service.demo.input_record import InputRecord
+from service.instants import wire_time
 
 
 def attendance(organisation: str, user: str, event: str, status: str, at: datetime) -> InputRecord:
     """One record under a new message id, learned when it happened."""
-    written = at.isoformat().replace("+00:00", "Z")
+    written = wire_time(at)
     value = (
         f'{{"id":"{uuid.uuid4()}","org_id":"{organisation}","user_id":"{user}",'
         f'"event_id":"{event}","status":"{status}",'

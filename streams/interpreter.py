@@ -1,0 +1,21 @@
+"""How a worker sets the interpreter up."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Final
+
+# Python's own is 700, 10, 10. Batches and pages are tuples by the ten thousand, which go by
+# themselves: looking at them took a third of the time of decoding.
+COLLECT_AFTER: Final = (20_000, 20, 50)
+# Python's own is 5 ms: so long the loop waits for the consumer's thread, a few times on the way of
+# each record. Measured at 1,000 records/s: 210 ms instead of 270 until a change is on its topic.
+SWITCH_INTERVAL_S: Final = 0.0005
+
+
+def prepare_interpreter() -> None:
+    """For a process that works in bulk and in two threads, once it has imported what it needs."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -1,0 +1,231 @@
+"""Small batches of several partitions share a transaction. What is stored does not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from faust.types import TP
+
+from db import intake
+from db.offsets import Claim
+from db.pool import Pool, open_pool
+from service.errors import Fenced, Retryable
+from service.events import InputKind
+from service.instants import wire_time
+from service.settings import load_settings
+from streams import applying
+from streams.applying import BatchApplier
+from streams.batches import SMALL_BATCH, Batch
+from streams.lanes import Reached
+
+TOPIC, PARTITIONS = "attendance", 6
+NOW = datetime.now(UTC).replace(microsecond=0)
+OFFSETS = "SELECT partition, next_offset FROM stream_offset ORDER BY partition"
+# Rows that one transaction has written bear its instant.
+TRANSACTIONS = "SELECT count(DISTINCT updated_at) FROM stream_offset WHERE next_offset > 0"
+FACTS = """
+SELECT m.user_id, f.event_id, f.status FROM attendance_fact f JOIN member m USING (member_id)
+ORDER BY 1, 2"""
+
+
+class Record(NamedTuple):
+    """What the consumer gives."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+def record(offset: int, user: str, event: str = "e", **more: str) -> Record:
+    body = {
+        "id": f"{user}-{event}-{offset}", "org_id": "club", "user_id": user, "event_id": event,
+        "status": "attended", "occurred_at": wire_time(NOW), "recorded_at": wire_time(NOW),
+    }  # fmt: skip
+    return Record(offset, json.dumps(body | more).encode())
+
+
+def batch(partition: int, *records: Record) -> Batch:
+    return Batch(TOPIC, partition, 0, records[-1].offset + 1, records)
+
+
+class Scene:
+    """An applier with all partitions claimed, and a connection to look."""
+
+    def __init__(self, applier: BatchApplier, connection: asyncpg.Connection) -> None:
+        self.applier = applier
+        self.connection = connection
+        self.claims: dict[int, Claim] = {}
+
+    async def claim(self) -> None:
+        tps = [TP(TOPIC, number) for number in range(PARTITIONS)]
+        claims = await self.applier.claim(tps, 1)
+        self.claims = {tp.partition: claim for tp, claim in claims.items()}
+
+    async def apply(self, *batches: Batch, doubtful: bool = False) -> list[Any]:
+        """All at once, as lanes do; what became of each."""
+        return await asyncio.gather(
+            *(self.applier.apply(self.claims[b.partition], b, doubtful=doubtful) for b in batches),
+            return_exceptions=True,
+        )
+
+    async def offsets(self) -> dict[int, int]:
+        return {row[0]: row[1] for row in await self.connection.fetch(OFFSETS)}
+
+    async def facts(self) -> list[tuple[str, str, str]]:
+        return [tuple(row) for row in await self.connection.fetch(FACTS)]
+
+
+async def _ranges(tps: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
+    return dict.fromkeys(tps, (0, 0))
+
+
+async def _all_hold(claims: Iterable[Claim], _: object) -> dict[TP, Claim]:
+    return {TP(claim.topic, claim.partition): claim for claim in claims}
+
+
+def _applier(pool: Pool) -> BatchApplier:
+    return BatchApplier(
+        pool,
+        kinds={TOPIC: InputKind.ATTENDANCE},
+        owner=uuid4(),
+        max_future_skew=timedelta(minutes=5),
+        max_consecutive_failures=100,
+        erasure_memory=timedelta(days=30),
+        ranges=_ranges,
+        check_claims=_all_hold,
+        marked=lambda: None,
+    )
+
+
+@pytest.fixture
+async def scene(database: str) -> AsyncIterator[Scene]:
+    settings = load_settings({"DATABASE_URL": database})
+    pool = await open_pool(settings, purpose="test", size=6, prepare=intake.prepare_connection)
+    connection = await asyncpg.connect(database)
+    made = Scene(_applier(pool), connection)
+    await made.claim()
+    yield made
+    await connection.close()
+    pool.terminate()
+
+
+def everybody() -> list[Batch]:
+    return [batch(number, record(0, f"user-{number}")) for number in range(PARTITIONS)]
+
+
+async def test_small_batches_share_a_transaction(scene: Scene) -> None:
+    assert await scene.apply(*everybody()) == [Reached(1, stopped=False)] * PARTITIONS
+    assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), 1)
+    assert await scene.connection.fetchval(TRANSACTIONS) == 1
+    assert len(await scene.facts()) == PARTITIONS
+    marked = await scene.connection.fetchval("SELECT sum(cardinality(member_ids)) FROM due_batch")
+    assert marked == PARTITIONS
+
+
+async def test_large_batches_do_not(scene: Scene) -> None:
+    large = [
+        batch(number, *(record(n, f"user-{number}-{n}") for n in range(SMALL_BATCH + 1)))
+        for number in range(2)
+    ]
+    assert await scene.apply(*large) == [Reached(SMALL_BATCH + 1, stopped=False)] * 2
+    assert await scene.connection.fetchval(TRANSACTIONS) == 2
+
+
+async def test_the_newest_record_wins_across_partitions(scene: Scene) -> None:
+    """Where a producer leaves out the key, records of one member are anywhere."""
+    later = wire_time(NOW + timedelta(seconds=1))
+    batches = [
+        batch(0, record(0, "ada", status="absent", recorded_at=later)),
+        batch(1, record(0, "ada")),
+        batch(2, record(0, "ada", "other")),
+    ]
+    await scene.apply(*batches)
+    assert await scene.connection.fetchval(TRANSACTIONS) == 1
+    assert await scene.facts() == [("ada", "e", "absent"), ("ada", "other", "attended")]
+
+
+async def test_who_is_fenced_does_not_hold_up_the_others(scene: Scene) -> None:
+    await scene.connection.execute("UPDATE stream_offset SET epoch = epoch + 1 WHERE partition = 2")
+    results = await scene.apply(*everybody())
+    assert isinstance(results.pop(2), Fenced)
+    assert results == [Reached(1, stopped=False)] * (PARTITIONS - 1)
+    assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), 1) | {2: 0}
+    assert {user for user, *_ in await scene.facts()} == {
+        f"user-{number}" for number in range(PARTITIONS) if number != 2
+    }
+
+
+async def test_a_bad_record_is_refused_and_nothing_else(scene: Scene) -> None:
+    """One that decoding refuses goes alone at once, one that the database refuses after all."""
+    await scene.connection.execute(
+        "ALTER TABLE attendance_fact ADD CONSTRAINT test_refuses CHECK (event_id <> 'refused')"
+    )
+    batches = everybody()
+    batches[1] = batch(1, record(0, "ada"), Record(1, b"{"))
+    batches[3] = batch(3, record(0, "ben", "refused"), record(1, "ben"))
+    results = await scene.apply(*batches)
+    assert [result.next_offset for result in results] == [1, 2, 1, 2, 1, 1]
+    letters = await scene.connection.fetch('SELECT partition, "offset", code FROM dead_letter '
+                                           "ORDER BY 1")  # fmt: skip
+    assert [tuple(row) for row in letters] == [(1, 1, "not_json"), (3, 0, "rejected")]
+    assert len(await scene.facts()) == PARTITIONS
+
+
+async def test_a_reply_to_commit_that_is_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody who took part is told that it may have happened, and finds out."""
+    await _lose_one_commit(monkeypatch, committed=True)
+    results = await scene.apply(*everybody())
+    assert all(isinstance(result, Retryable) for result in results)
+    assert (
+        await scene.apply(*everybody(), doubtful=True) == [Reached(1, stopped=False)] * PARTITIONS
+    )
+    assert len(await scene.facts()) == PARTITIONS
+
+
+async def test_a_commit_that_never_came(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _lose_one_commit(monkeypatch, committed=False)
+    results = await scene.apply(*everybody())
+    assert all(isinstance(result, Retryable) for result in results)
+    assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), 0)
+    assert (
+        await scene.apply(*everybody(), doubtful=True) == [Reached(1, stopped=False)] * PARTITIONS
+    )
+    assert len(await scene.facts()) == PARTITIONS
+
+
+async def _lose_one_commit(monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
+    original: Any = vars(applying)["transaction"]
+    lost = False
+
+    class Losing:
+        """A transaction whose COMMIT is not answered, or did not arrive; the first one only."""
+
+        def __init__(self, pool: Pool) -> None:
+            self._block = original(pool)
+
+        async def __aenter__(self) -> Any:
+            return await self._block.__aenter__()
+
+        async def __aexit__(self, *raised: object) -> None:
+            nonlocal lost
+            if lost:
+                await self._block.__aexit__(*raised)
+                return
+            lost = True
+            error = Retryable("connection lost")
+            outcome = (None, None, None) if committed else (Retryable, error, None)
+            await self._block.__aexit__(*outcome)
+            raise error
+
+    monkeypatch.setattr(applying, "transaction", Losing)
