@@ -28,16 +28,19 @@ READERS: Final = 10
 WRITERS: Final = 4
 CHECK_TIMEOUT_S: Final = 3.0
 
-# What a read begins with, in one message: round trips are what a small read costs.
+# What a read begins with, in one message: round trips are what a small read costs. Who asks is
+# found by the same queries for everybody, whose plans are kept (0.2 ms instead of 0.8); the last of
+# them (SELECT_STANDING) goes back to a plan for the given values.
 BEGIN_READ: Final = """
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL ROLE engagement_api;
 SET LOCAL engagement.org_id = {org_id}"""
 SET_ROLE: Final = "SET LOCAL ROLE engagement_api"
 SET_ORGANIZATION: Final = "SELECT set_config('engagement.org_id', $1, true)"
 
-# Every query here depends on which filters are set: a plan made for the given values is worth
-# its millisecond.
+# Most queries depend on which filters are set: a plan made for the given values is worth its
+# millisecond.
 LIMITS: Final = {
     "statement_timeout": "15s",
     "plan_cache_mode": "force_custom_plan",

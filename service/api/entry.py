@@ -184,7 +184,8 @@ class ErasureRoute(OrganizationRoute):
     while_suspended = True
 
 
-def scope_of(request: Request) -> Scope:
+# A coroutine, since FastAPI would send a plain function to another thread and wait for it.
+async def scope_of(request: Request) -> Scope:
     """The scope that the route opened."""
     scope: Scope = request.state.scope
     return scope

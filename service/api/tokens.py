@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +21,7 @@ from service.settings import Settings
 MAX_TOKEN_LENGTH: Final = 8192
 LEEWAY_S: Final = 30
 REQUIRED: Final = ["exp", "iat", "iss", "aud", "sub"]
+REMEMBERED: Final = 1_000
 TOKEN_TYPES: Final = frozenset({None, "jwt", "at+jwt", "application/at+jwt"})
 
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
@@ -37,18 +41,36 @@ class Claims(NamedTuple):
 
 
 class TokenVerifier:
-    """Verifies bearer tokens against one source of keys."""
+    """Verifies bearer tokens against one source of keys.
+
+    Remembers which tokens were right under which key, since callers send the same one again and
+    again; whether the key still counts, and whether the token has expired, is looked at each time.
+    """
 
     def __init__(self, keys: KeySource, *, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._verified: OrderedDict[bytes, tuple[VerificationKey, Claims]] = OrderedDict()
 
     async def verify(self, token: str) -> Claims:
         """The claims, or BadToken. Raises Retryable when the keys cannot be had."""
         if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise BadToken("The token is not well-formed.")
         key = await self._key(token)
+        digest = hashlib.sha256(token.encode()).digest()
+        known_key, known = self._verified.get(digest, (None, None))
+        if known is not None and known_key == key:
+            if known.expires_at.timestamp() <= time.time() - LEEWAY_S:
+                raise BadToken("The token has expired.")
+            return known
+        claims = self._claims(token, key)
+        self._verified[digest] = key, claims
+        if len(self._verified) > REMEMBERED:
+            self._verified.popitem(last=False)
+        return claims
+
+    def _claims(self, token: str, key: VerificationKey) -> Claims:
         try:
             claims = jwt.decode(
                 token,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -16,7 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from service.api.jwks import FRESH_S, MIN_INTERVAL_S, USABLE_S, JwksKeys
 from service.api.keys import FixedKey, VerificationKey, as_verification_key, keys_from_jwks
-from service.api.tokens import BadToken, TokenVerifier, development_token, verifier_from
+from service.api.tokens import (
+    LEEWAY_S,
+    BadToken,
+    TokenVerifier,
+    development_token,
+    verifier_from,
+)
 from service.errors import Retryable, SettingsError
 from service.settings import load_settings
 
@@ -66,6 +73,39 @@ async def test_each_kind_of_key_has_its_algorithm(algorithm: str) -> None:
 async def test_audiences_may_be_several_and_access_tokens_may_say_so() -> None:
     assert (await verifier().verify(token(aud=["x", AUDIENCE]))).user_id == "ada"
     assert (await verifier().verify(token(headers={"typ": "at+jwt"}))).user_id == "ada"
+
+
+async def test_a_token_that_is_known_still_expires() -> None:
+    known = verifier()
+    about_to = token(exp=datetime.now(UTC) - timedelta(seconds=LEEWAY_S - 1))
+    assert (await known.verify(about_to)).user_id == "ada"
+    await asyncio.sleep(1.1)
+    with pytest.raises(BadToken, match="expired"):
+        await known.verify(about_to)
+
+
+async def test_a_token_that_is_known_needs_its_key_each_time() -> None:
+    right = as_verification_key(RSA.public_key())
+    another = as_verification_key(
+        rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    )
+
+    class Changing:
+        key = right
+
+        async def key_for(self, kid: str | None) -> VerificationKey | None:
+            return self.key
+
+    keys = Changing()
+    known = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+    mine = token()
+    assert await known.verify(mine) == await known.verify(mine)
+    for other in (None, another, as_verification_key(EC.public_key())):
+        keys.key = other
+        with pytest.raises(BadToken):
+            await known.verify(mine)
+    keys.key = right
+    assert (await known.verify(mine)).user_id == "ada"
 
 
 def part(value: object) -> str:
