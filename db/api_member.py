@@ -31,7 +31,8 @@ TIMELINE_FACTS: Final = 200
 
 # The first query of every request; those that follow depend on their values (`db.api_store`).
 SELECT_STANDING: Final = """
-SELECT set_config('plan_cache_mode', 'force_custom_plan', true), coalesce(o.name, k.org_id) AS name, coalesce(o.status, 'active') AS status,
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+       coalesce(o.name, k.org_id) AS name, coalesce(o.status, 'active') AS status,
        f.status AS membership, f.role,
        f.member_id IS NULL AND m.member_id IS NOT NULL AND (
            EXISTS (SELECT FROM attendance_fact a WHERE a.member_id = m.member_id
