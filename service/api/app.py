@@ -68,6 +68,7 @@ def create_app(services: Services) -> FastAPI:
         overrides.writes,
         organizations.detached,
         organizations.reads,
+        organizations.previews,
         organizations.writes,
     ):
         app.include_router(router, prefix=PREFIX)
@@ -79,6 +80,7 @@ def create_app(services: Services) -> FastAPI:
         member.reads,
         member.writes,
         thresholds.reads,
+        thresholds.previews,
         thresholds.writes,
     ):
         app.include_router(router, prefix=PAGES_PREFIX)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 
 from service.api.access import admit, admit_writing
 from service.api.ports import Organization
-from service.api.problems import LATE, Problem, not_found, unauthorized
+from service.api.problems import LATE, Problem, not_found, unauthorized, unavailable
 from service.api.services import Services, services_of
 from service.api.sessions import UNSAFE, check_csrf, hash_of, session_secret
 from service.api.tokens import BadToken
@@ -26,6 +26,7 @@ from service.api.values import Standing
 from service.events import ID_PATTERN
 
 BODY_TIMEOUT_S: Final = 10.0
+TURN_TIMEOUT_S: Final = 15.0
 UNKNOWN: Final = ""
 
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
@@ -111,19 +112,34 @@ async def entered(
         services.summaries.forget(org_id)
 
 
+@asynccontextmanager
+async def _turn(services: Services) -> AsyncIterator[None]:
+    """Wait until few enough long reads are under way. Raises Problem when that takes too long."""
+    try:
+        await asyncio.wait_for(services.long_reads.acquire(), TURN_TIMEOUT_S)
+    except TimeoutError:
+        raise unavailable() from None
+    try:
+        yield
+    finally:
+        services.long_reads.release()
+
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class OrganizationRoute(APIRoute):
     """A route below an organisation; `request.state.scope` holds the Scope.
 
-    `attached`: the handler runs inside the transaction that admitted the caller.
+    `attached`: the handler runs inside the transaction that admitted the caller. `is_long`: it
+    takes seconds, and waits for its turn among its like.
     """
 
     admin: ClassVar[bool] = True
     writes: ClassVar[bool] = False
     while_suspended: ClassVar[bool] = False
     attached: ClassVar[bool] = True
+    is_long: ClassVar[bool] = False
 
     def get_route_handler(self) -> Handler:
         """Put the door before FastAPI's own handling of the request."""
@@ -135,14 +151,18 @@ class OrganizationRoute(APIRoute):
             if caller.session is not None and request.method in UNSAFE:
                 await self.check_form(request, caller.session)
             response: Response | None = None
-            async with entered(
-                services_of(request),
-                caller,
-                request.path_params["org"],
-                admin=self.admin,
-                writes=self.writes,
-                while_suspended=self.while_suspended,
-            ) as scope:
+            services = services_of(request)
+            async with (
+                _turn(services) if self.is_long else nullcontext(),
+                entered(
+                    services,
+                    caller,
+                    request.path_params["org"],
+                    admin=self.admin,
+                    writes=self.writes,
+                    while_suspended=self.while_suspended,
+                ) as scope,
+            ):
                 request.state.scope = scope
                 if self.attached:
                     response = await inner(request)
@@ -163,6 +183,12 @@ class MemberRoute(OrganizationRoute):
 
 class AdminRoute(OrganizationRoute):
     """For administrators: reads."""
+
+
+class LongAdminRoute(OrganizationRoute):
+    """For administrators: reads that take seconds."""
+
+    is_long = True
 
 
 class DetachedAdminRoute(OrganizationRoute):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.requests import Request
 
 from service.api.ports import Store
 from service.api.summaries import Summaries
 from service.api.tokens import TokenVerifier
+
+LONG_READS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Services:
     implicit_membership: bool = True
     development: bool = False
     summaries: Summaries = field(init=False)
+    # Reads that take seconds: so many at once leave the others connections enough.
+    long_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LONG_READS))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "summaries", Summaries(self.store))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from service.api import entry
+from service.api.models.organizations import ThresholdsBody
+from service.api.services import LONG_READS
 from service.levels import Level
 from tests.api_community import (
     ADMIN,
@@ -277,6 +281,28 @@ async def test_summary(api: Api) -> None:
     # Grace's event of 85 days ago leaves the window in 5 days.
     assert body["falls_due_30d"] == 1
     assert body["last_run"] is None
+
+
+async def test_previews_take_turns_and_leave_room_for_others(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One takes seconds in a large organisation, and a few would hold every connection."""
+    monkeypatch.setattr(entry, "TURN_TIMEOUT_S", 0.1)
+    turns: asyncio.Semaphore = api.app.state.services.long_reads
+    path = f"/v1/orgs/{ORG}/thresholds"
+    numbers = {
+        name: value
+        for name, value in (await api.get("/thresholds")).json()["current"].items()
+        if name in ThresholdsBody.model_fields
+    }
+    for _ in range(LONG_READS):
+        await turns.acquire()
+    late = await api.call("POST", path + "/preview", json=numbers)
+    assert (late.status_code, late.headers["Retry-After"]) == (503, "2")
+    assert (await api.get("/members")).status_code == 200
+    turns.release()
+    for _ in range(LONG_READS):
+        assert (await api.call("POST", path + "/preview", json=numbers)).status_code == 200
 
 
 async def test_thresholds_preview_and_save(api: Api) -> None:

@@ -83,6 +83,12 @@ class DetachedPageRoute(PageRoute):
     attached = False
 
 
+class LongPageRoute(PageRoute):
+    """An admin page: reads that take seconds."""
+
+    is_long = True
+
+
 class PageWriteRoute(PageRoute):
     """A form of an admin page that changes something."""
 

@@ -12,7 +12,7 @@ from service.api.contract import InScope
 from service.api.entry import Scope
 from service.api.models.organizations import ThresholdsBody, ThresholdsRequest
 from service.api.pages.charts import distribution
-from service.api.pages.doors import Instead, PageRoute, PageWriteRoute, read_form
+from service.api.pages.doors import Instead, LongPageRoute, PageRoute, PageWriteRoute, read_form
 from service.api.pages.rendering import (
     base_of,
     context,
@@ -33,6 +33,7 @@ FIELDS: Final = tuple(ThresholdsBody.model_fields)
 VERSIONS: Final = 20
 
 reads = APIRouter(route_class=PageRoute, include_in_schema=False)
+previews = APIRouter(route_class=LongPageRoute, include_in_schema=False)
 writes = APIRouter(route_class=PageWriteRoute, include_in_schema=False)
 
 
@@ -47,7 +48,7 @@ async def thresholds(request: Request, scope: InScope) -> Response:
     return refreshed(request, values["rendered"], f"Version {version} is in force.", also)
 
 
-@reads.post("/thresholds/preview")
+@previews.post("/thresholds/preview")
 async def preview(request: Request, scope: InScope) -> Response:
     """What the entered numbers would do; writes nothing."""
     form = await read_form(request)

@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from service.api.contract import InScope, OrgId, problems
-from service.api.entry import AdminRoute, AdminWriteRoute, DetachedAdminRoute
+from service.api.entry import AdminRoute, AdminWriteRoute, DetachedAdminRoute, LongAdminRoute
 from service.api.models.organizations import (
     PreviewAnswer,
     PreviewRequest,
@@ -23,6 +23,7 @@ from service.thresholds import Thresholds
 VERSIONS: Final = 50
 
 reads = APIRouter(route_class=AdminRoute)
+previews = APIRouter(route_class=LongAdminRoute)
 writes = APIRouter(route_class=AdminWriteRoute)
 detached = APIRouter(route_class=DetachedAdminRoute)
 
@@ -54,7 +55,7 @@ async def save_thresholds(org: OrgId, body: ThresholdsRequest, scope: InScope) -
     return presenting.thresholds_answer(await scope.organization.threshold_versions(VERSIONS))
 
 
-@reads.post("/thresholds/preview", responses=problems(403, 413, 422), tags=["thresholds"])
+@previews.post("/thresholds/preview", responses=problems(403, 413, 422), tags=["thresholds"])
 async def preview_thresholds(org: OrgId, body: PreviewRequest, scope: InScope) -> PreviewAnswer:
     """What these thresholds would do; writes nothing."""
     return presenting.preview(
