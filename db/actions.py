@@ -29,12 +29,13 @@ SELECT_MEMBER: Final = "SELECT member_id FROM member WHERE org_id = $1 AND user_
 class ActionParts:
     """What the actions of one process share; call it with a connection to get its actions.
 
-    Connections have to be prepared by `db.evaluation.prepare_connection`.
+    Connections have to be prepared by `prepare`.
     """
 
     def __init__(self, settings: Settings) -> None:
         implicit = settings.implicit_membership
         reader = CaseReader(ExplanationCache(), implicit_membership=implicit)
+        self.prepare = reader.prepare
         self.overriding = Overriding(Evaluating(reader, KeepingJudge()))
         self.previewing = Previewing(implicit_membership=implicit, model=_model(settings))
         self.erasure_memory = timedelta(days=settings.erasure_memory_days)

@@ -160,6 +160,11 @@ class CaseReader:
         self.explanations = explanations
         self._implicit_membership = implicit_membership
 
+    async def prepare(self, connection: Connection) -> None:
+        """Make a new connection ready, and forget what may not be true of where it leads."""
+        self.explanations.forget()
+        await prepare_connection(connection)
+
     async def read(
         self,
         connection: Connection,

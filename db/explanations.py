@@ -19,6 +19,8 @@ INSERT INTO explanation (digest, admin_template, user_template)
 SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[])
 ON CONFLICT (digest) DO NOTHING"""
 
+PASSES: Final = 5
+
 
 def digest(texts: Texts) -> bytes:
     """What identifies a pair; NUL cannot be part of a text."""
@@ -51,7 +53,10 @@ async def _select(connection: Connection, digests: Collection[bytes]) -> dict[by
 
 
 class ExplanationCache:
-    """Pairs of texts by id and ids by pair, kept for the life of the process; they never change."""
+    """Pairs of texts by id and ids by pair. They never change, but a server may come to lack some.
+
+    After a crash, or as a standby in another's place: so all is forgotten with a new connection.
+    """
 
     def __init__(self) -> None:
         self._texts: dict[int, Texts] = {}
@@ -62,12 +67,18 @@ class ExplanationCache:
         return self._texts[explanation_id]
 
     async def load(self, connection: Connection, explanation_ids_wanted: Collection[int]) -> None:
-        """Make `texts` know these ids."""
-        missing = [i for i in explanation_ids_wanted if i not in self._texts]
-        if not missing:
-            return
-        for number, admin, user in await connection.fetch(SELECT_BY_ID, missing):
-            self._remember(number, Texts(admin, user))
+        """Make `texts` know these ids, until the caller waits for something else."""
+        for _ in range(PASSES):
+            missing = [i for i in explanation_ids_wanted if i not in self._texts]
+            if not missing:
+                return
+            for number, admin, user in await connection.fetch(SELECT_BY_ID, missing):
+                self._remember(number, Texts(admin, user))
+            # And look again: everything may have been forgotten meanwhile.
+
+    def forget(self) -> None:
+        """Drop everything: for each new connection, which may lead to another server."""
+        self._texts, self._ids = {}, {}
 
     async def ids(self, connection: Connection, wanted: Collection[Texts]) -> dict[Texts, int]:
         """Ids of these pairs, stored where they are new.

@@ -2,7 +2,9 @@
 
 Looking a key up by its two texts costs PostgreSQL 5 us a record, a third of applying it; the same
 people come again and again. What is remembered is only valid until a member's row changes, which
-raises `member_epoch`; and nobody can change it while the transaction holds erasures off.
+raises `member_epoch`; and nobody can change it while the transaction holds erasures off. And only
+as long as the connections last: a server that has crashed, or a standby in its place, may lack the
+latest commits, and gives the same numbers to others.
 """
 
 from __future__ import annotations
@@ -77,7 +79,12 @@ class MemberIds:
         """Drop what may no longer hold; the transaction holds erasures off already."""
         epoch: int = await connection.fetchval(READ_EPOCH)
         if epoch != self._epoch:
-            self._young, self._old, self._epoch = {}, {}, epoch
+            self.forget()
+            self._epoch = epoch
+
+    def forget(self) -> None:
+        """Drop everything: for each new connection, which may lead to another server."""
+        self._young, self._old = {}, {}
 
     def known(self, keys: Iterable[Key]) -> list[int | None]:
         """The remembered key of each member, in order; None where there is none."""

@@ -73,6 +73,9 @@ WHERE s.topic = free.topic AND s.partition = free.partition
 RETURNING s.topic, s.partition, s.next_offset, s.epoch, s.consecutive_failures, s.stopped_at,
           s.fingerprint"""
 
+# The commit does not wait for the disk: what a crash takes away, offset and effect together, is
+# read from Kafka again. Evaluations wait for it, and so bring to the disk whatever they are based
+# on before anything is published; so do claims, whose epochs must never be given twice.
 ADVANCE: Final = """
 UPDATE stream_offset s
 SET next_offset = m.until, consecutive_failures = m.failures, fingerprint = m.fingerprint,
@@ -82,7 +85,8 @@ FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6:
     AS m (topic, partition, epoch, start, until, failures, fingerprint, stop)
 WHERE s.topic = m.topic AND s.partition = m.partition
   AND s.epoch = m.epoch AND s.next_offset = m.start
-RETURNING engagement_now(), s.topic, s.partition"""
+RETURNING engagement_now(), s.topic, s.partition,
+    set_config('synchronous_commit', 'off', true)"""
 
 SELECT_ONE: Final = """
 SELECT next_offset, epoch, consecutive_failures, stopped_at
@@ -150,7 +154,7 @@ async def advance(connection: Connection, moves: Sequence[Move]) -> datetime:
         *zip(*((move.claim.topic, move.claim.partition, move.claim.epoch, *move[1:])
                for move in moves), strict=True),
     )  # fmt: skip
-    moved = {(topic, partition) for _, topic, partition in rows}
+    moved = {(topic, partition) for _, topic, partition, _ in rows}
     for claim, start, *_ in moves:
         if (claim.topic, claim.partition) not in moved:
             await _explain(connection, claim, start)

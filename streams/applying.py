@@ -24,7 +24,7 @@ from db.dead_letters import DeadLetterRow
 from db.errors import DataRefused
 from db.intake import FEW_ROWS, apply_rows
 from db.member_ids import MemberIds
-from db.offsets import Claim, Move
+from db.offsets import Claim, Move, Stored
 from db.pool import Pool, acquired, transaction
 from service.decoding import is_id
 from service.errors import Fenced
@@ -77,6 +77,7 @@ class BatchApplier:
     def __init__(  # noqa: PLR0913 - one place puts the worker together
         self,
         pool: Pool,
+        ids: MemberIds,
         *,
         kinds: Mapping[str, InputKind],
         owner: UUID,
@@ -87,10 +88,11 @@ class BatchApplier:
         check_claims: CheckClaims,
         marked: Callable[[], None],
     ) -> None:
-        """`kinds`: topic -> kind. `ranges`: first and end offset of partitions, from the broker.
+        """`ids` forgets with each new connection of `pool`. `kinds`: topic -> kind.
 
-        `check_claims` may move or stop claims whose records the broker does not have. `marked` is
-        called after a commit that made somebody due.
+        `ranges`: first and end offset of partitions, from the broker. `check_claims` may move or
+        stop claims whose records the broker does not have. `marked` is called after a commit that
+        made somebody due.
         """
         self._pool = pool
         self._kinds = kinds
@@ -102,7 +104,7 @@ class BatchApplier:
         self._ranges = ranges
         self._check_claims = check_claims
         self._marked = marked
-        self._ids = MemberIds()
+        self._ids = ids
         self._groups = {
             kind: GroupCommit(self._commit, lambda part: len(part.batch.records), FEW_ROWS)
             for kind in InputKind
@@ -161,11 +163,14 @@ class BatchApplier:
                 return decoded
             decoded = self._decode(batch, refused)
 
-    async def is_stopped(self, claim: Claim) -> bool:
-        """Whether the partition still stands stopped in the database."""
+    async def stored(self) -> dict[TP, Stored]:
+        """Where every partition stands in the database."""
         async with acquired(self._pool) as connection:
-            stored = await offsets.read(connection, claim.topic, claim.partition)
-        return stored is not None and stored.epoch == claim.epoch
+            rows = await offsets.read_all(connection)
+        return {
+            TP(row["topic"], row["partition"]): Stored(*(row[name] for name in Stored._fields))
+            for row in rows
+        }
 
     async def _reached(self, claim: Claim, batch: Batch) -> Reached | None:
         """Where an attempt that seemed to fail has brought the partition; None: nowhere."""

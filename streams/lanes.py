@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 from faust.types import TP
 
-from db.offsets import Claim
+from db.offsets import Claim, Stored
 from service.errors import PartitionLost, Retryable
 from service.metrics import METRICS
 from streams.backoff import Backoff
@@ -63,8 +63,8 @@ class Applier(Protocol):
         """
         ...
 
-    async def is_stopped(self, claim: Claim) -> bool:
-        """Whether the partition still stands stopped in the database. Raises Retryable."""
+    async def stored(self) -> dict[TP, Stored]:
+        """Where every partition stands in the database. Raises Retryable."""
         ...
 
 
@@ -275,13 +275,28 @@ class Lanes:
                 await self._crash(error)
                 return
 
-    async def reclaim_resumed(self) -> None:
-        """Claim stopped partitions anew that somebody has resumed. Raises Retryable."""
-        for tp, lane in list(self._lanes.items()):
-            resumed = lane.stopped and not await self._applier.is_stopped(lane.claim)
-            if resumed and self._lanes.pop(tp, None) is lane:
-                self._await_claim([tp])
-                self._start_claimer()
+    async def compare(self) -> None:
+        """Claim anew what does not stand in the database where we left it. Raises Retryable.
+
+        Stopped partitions that somebody has resumed; and those that the database has gone back
+        with, after a crash or as a standby: where no record follows, nothing else would tell.
+        """
+        before = {tp: (lane, lane.applied) for tp, lane in self._lanes.items() if _rests(lane)}
+        if not before:
+            return
+        stored = await self._applier.stored()
+        for tp, (lane, applied) in before.items():
+            if self._lanes.get(tp) is not lane or not _rests(lane) or lane.applied != applied:
+                continue
+            found = stored.get(tp)
+            if lane.stopped:
+                if found is None or found.epoch != lane.claim.epoch or found.stopped_at is None:
+                    del self._lanes[tp]
+                    self._await_claim([tp])
+                    self._start_claimer()
+            elif _has_gone_back(lane, found):
+                where = "nowhere" if found is None else found.next_offset
+                self._lose(tp, lane, PartitionLost(f"the database stands at {where}"))
 
     # ------------------------------------------------------------------ work
 
@@ -408,3 +423,15 @@ class Lanes:
     def unclaimed_for_s(self) -> float:
         """For how long some assigned partition has not been claimed."""
         return time.monotonic() - self._unclaimed_since if self._unclaimed else 0.0
+
+
+def _rests(lane: Lane) -> bool:
+    """Whether nothing of it is on its way into the database."""
+    return lane.stopped or lane.outstanding == 0
+
+
+def _has_gone_back(lane: Lane, stored: Stored | None) -> bool:
+    """Whether the database lacks what it had confirmed. A higher epoch is another worker's."""
+    if stored is None or stored.epoch < lane.claim.epoch:
+        return True
+    return stored.epoch == lane.claim.epoch and stored.next_offset != lane.applied

@@ -12,12 +12,13 @@ import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
-from db import evaluation, intake, migrate
+from db import intake, migrate
 from db.evaluating import Evaluating, Judge, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
 from db.judging import ClaudeJudge
-from db.pool import Pool, acquired, open_pool
+from db.member_ids import MemberIds
+from db.pool import Connection, Pool, acquired, open_pool
 from db.wakeups import Wakeup
 from service.classifier.choice import claude_of, uses_claude
 from service.errors import Retryable
@@ -99,21 +100,29 @@ class Runtime:
     async def open(self, *, ranges: Ranges, crash: Crash) -> None:
         """Open pools and build the parts; nothing runs yet."""
         settings = self.settings
+        ids = MemberIds()
+        reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
+
+        async def prepare_intake(connection: Connection) -> None:
+            ids.forget()
+            await intake.prepare_connection(connection)
+
         self.intake_pool = await open_pool(
             settings,
             purpose="intake",
             size=settings.active_partitions + 2,
-            prepare=intake.prepare_connection,
+            prepare=prepare_intake,
         )
         self.work_pool = await open_pool(
             settings,
             purpose="work",
             size=EVALUATORS + DAILY_LOOPS + 5,
             limits={"transaction_timeout": "60s", "statement_timeout": "50s"},
-            prepare=evaluation.prepare_connection,
+            prepare=reader.prepare,
         )
         applier = BatchApplier(
             self.intake_pool,
+            ids,
             kinds=input_topics(settings),
             owner=self.owner,
             max_future_skew=timedelta(seconds=settings.max_future_skew_s),
@@ -130,7 +139,6 @@ class Runtime:
             crash=crash,
         )
         self.relay = Relay(self.work_pool, settings, self.owner)
-        reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
         judge = await self._open_judge()
         evaluating = Evaluating(reader, judge)
         daily = daily_of(settings, self.work_pool, evaluating, self.owner)

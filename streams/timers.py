@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 ADVISORY_COMMIT_S: Final = 5.0
 GAUGES_S: Final = 5.0
-RESUME_CHECK_S: Final = 2.0
+COMPARE_S: Final = 2.0
 HOUSEKEEPING_S: Final = 60.0
 
 
@@ -36,9 +36,9 @@ def declare(app: Any) -> None:
     async def gauges() -> None:
         await quietly(lambda: measure(app))
 
-    @app.timer(interval=RESUME_CHECK_S, name="resumed_partitions")
-    async def resumed_partitions() -> None:
-        await quietly(app.lanes.reclaim_resumed)
+    @app.timer(interval=COMPARE_S, name="compare_offsets")
+    async def compare_offsets() -> None:
+        await quietly(app.lanes.compare)
 
     @app.timer(interval=HOUSEKEEPING_S, name="housekeeping")
     async def housekeeping() -> None:

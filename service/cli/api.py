@@ -8,7 +8,6 @@ from typing import Final
 import click
 import structlog
 
-from db import evaluation
 from db.actions import ActionParts
 from db.api_store import ApiStore
 from service.api.server import serve
@@ -52,13 +51,12 @@ async def run_api(settings: Settings) -> None:
 
 async def opened_store(settings: Settings) -> ApiStore:
     """The API's way into the database, waiting for it for a minute."""
+    actions = ActionParts(settings)
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + START_TIMEOUT_S
     while True:
         try:
-            return await ApiStore.open(
-                settings, ActionParts(settings), prepare=evaluation.prepare_connection
-            )
+            return await ApiStore.open(settings, actions, prepare=actions.prepare)
         except Retryable as error:
             if loop.time() >= give_up_at:
                 raise

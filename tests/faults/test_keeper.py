@@ -149,6 +149,7 @@ def test_a_folder_has_one_owner_and_waits_for_the_former_one(tmp_path: Path) -> 
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.demo.local.keeper.HOLD_TIMEOUT_S", 0.5)
-    with Keeper(tmp_path), pytest.raises(LocalServerError):
-        Keeper(tmp_path)
+    with Keeper(tmp_path):
+        monkeypatch.setattr("service.demo.local.keeper.HOLD_TIMEOUT_S", 0.5)
+        with pytest.raises(LocalServerError):
+            Keeper(tmp_path)

@@ -100,6 +100,21 @@ async def test_a_database_that_was_brought_back(scene: SceneMaker, mutations: li
         assert worker.said("claim_lost") == 1
 
 
+async def test_a_database_that_was_brought_back_and_nothing_follows(scene: SceneMaker) -> None:
+    """As after a crash, which may take the latest batches away, in the middle of the night."""
+    async with scene() as it:
+        worker = it.worker("one")
+        await worker.until_ready()
+        await it.send([attended("ada", "first")])
+        await it.until_idle()
+        await it.execute(BACK_UP)
+        await it.send([attended("ada", "second")])
+        await it.until_idle()
+        await it.execute(BRING_BACK)
+        await worker.until_said("claim_lost")
+        it.require(await finished(it))
+
+
 @with_and_without("newest")
 async def test_corrections_that_come_before_what_they_correct(
     scene: SceneMaker, mutations: list[str]

@@ -14,8 +14,9 @@ import pytest
 from faust.types import TP
 
 from db import intake
+from db.member_ids import MemberIds
 from db.offsets import Claim
-from db.pool import Pool, open_pool
+from db.pool import Connection, Pool, open_pool
 from service.errors import Fenced, Retryable
 from service.events import InputKind
 from service.instants import wire_time
@@ -30,6 +31,10 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 OFFSETS = "SELECT partition, next_offset FROM stream_offset ORDER BY partition"
 # Rows that one transaction has written bear its instant.
 TRANSACTIONS = "SELECT count(DISTINCT updated_at) FROM stream_offset WHERE next_offset > 0"
+LOSE_MEMBERS = "TRUNCATE member, engagement, attendance_fact, due_batch RESTART IDENTITY CASCADE"
+HANG_UP = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name LIKE 'engagement-%' AND datname = current_database()"""
 FACTS = """
 SELECT m.user_id, f.event_id, f.status FROM attendance_fact f JOIN member m USING (member_id)
 ORDER BY 1, 2"""
@@ -92,9 +97,10 @@ async def _all_hold(claims: Iterable[Claim], _: object) -> dict[TP, Claim]:
     return {TP(claim.topic, claim.partition): claim for claim in claims}
 
 
-def _applier(pool: Pool) -> BatchApplier:
+def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
     return BatchApplier(
         pool,
+        ids,
         kinds={TOPIC: InputKind.ATTENDANCE},
         owner=uuid4(),
         max_future_skew=timedelta(minutes=5),
@@ -109,9 +115,15 @@ def _applier(pool: Pool) -> BatchApplier:
 @pytest.fixture
 async def scene(database: str) -> AsyncIterator[Scene]:
     settings = load_settings({"DATABASE_URL": database})
-    pool = await open_pool(settings, purpose="test", size=6, prepare=intake.prepare_connection)
+    ids = MemberIds()
+
+    async def prepare(made: Connection) -> None:
+        ids.forget()
+        await intake.prepare_connection(made)
+
+    pool = await open_pool(settings, purpose="test", size=6, prepare=prepare)
     connection = await asyncpg.connect(database)
-    made = Scene(_applier(pool), connection)
+    made = Scene(_applier(pool, ids), connection)
     await made.claim()
     yield made
     await connection.close()
@@ -178,6 +190,18 @@ async def test_a_bad_record_is_refused_and_nothing_else(scene: Scene) -> None:
                                            "ORDER BY 1")  # fmt: skip
     assert [tuple(row) for row in letters] == [(1, 1, "not_json"), (3, 0, "rejected")]
     assert len(await scene.facts()) == PARTITIONS
+
+
+async def test_a_server_that_lacks_the_latest_members(scene: Scene) -> None:
+    """A standby in its place gives the number of somebody it never heard of to another."""
+    await scene.apply(batch(0, record(0, "ada")))
+    await scene.connection.execute(LOSE_MEMBERS)
+    await scene.connection.execute("INSERT INTO member (org_id, user_id) VALUES ('club', 'eve')")
+    await scene.connection.execute(HANG_UP)
+    (result,) = await scene.apply(batch(1, record(0, "ada", "later")))
+    while isinstance(result, Retryable):
+        (result,) = await scene.apply(batch(1, record(0, "ada", "later")), doubtful=True)
+    assert await scene.facts() == [("ada", "later", "attended")]
 
 
 async def test_a_reply_to_commit_that_is_lost(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection
 import pytest
 from faust.types import TP
 
-from db.offsets import Claim
+from db.offsets import Claim, Stored
 from service.errors import Retryable
 from streams.batches import Batch
 from streams.lanes import Lanes, Reached
@@ -22,6 +22,7 @@ class Database:
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.away = False
+        self.rows: dict[TP, Stored] = {}
 
     async def claim(self, tps: Collection[TP], generation: int) -> dict[TP, Claim]:
         return {tp: Claim(tp.topic, tp.partition, 0, generation, 0, None, None) for tp in tps}
@@ -32,8 +33,8 @@ class Database:
         await self.open.wait()
         return Reached(batch.end, stopped=False)
 
-    async def is_stopped(self, claim: Claim) -> bool:
-        return False
+    async def stored(self) -> dict[TP, Stored]:
+        return self.rows
 
 
 @pytest.fixture
@@ -103,3 +104,34 @@ async def test_nothing_stands_still_while_the_database_turns_a_batch_away(
     database.open.set()
     await until_idle(lanes)
     assert lanes.unmoved_for(0) == {PARTS[0]: 20, PARTS[1]: 0, PARTS[2]: 0}
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_lost"),
+    [
+        (Stored(20, 1, 0, None), False),
+        (Stored(0, 1, 0, None), True),  # as before the batch
+        (Stored(0, 0, 0, None), True),  # as before the claim
+        (None, True),  # as before anybody's
+        (Stored(30, 2, 0, None), False),  # somebody else's by now: the group will tell
+    ],
+)
+async def test_a_database_that_has_gone_back(
+    lanes: Lanes, database: Database, stored: Stored | None, is_lost: bool
+) -> None:
+    """Noticed without any further record, which would not fit."""
+    await lanes.release()
+    await lanes.claim(PARTS[:1], 1)
+    database.open.set()
+    await put(lanes, PARTS[0], 0, 20)
+    await until_idle(lanes)
+    database.rows = {} if stored is None else {PARTS[0]: stored}
+    await lanes.compare()
+    assert (lanes.unclaimed == 1) is is_lost
+
+
+async def test_what_is_on_its_way_has_not_gone_back(lanes: Lanes, database: Database) -> None:
+    await put(lanes, PARTS[0], 0, 20)
+    database.rows = {tp: Stored(0, 1, 0, None) for tp in PARTS}
+    await lanes.compare()
+    assert lanes.unclaimed == 0
