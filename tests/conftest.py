@@ -70,11 +70,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if all(tier_of(item) in WITHOUT_SERVERS for item in session.items):
         return
     from service.demo.local import LocalServerError
-    from service.demo.local.kafka_aot import make_aot_cache
+    from service.demo.local.kafka_jars import kafka_jars
 
     # Whoever needs them then fails, and says why.
     with suppress(LocalServerError):
-        make_aot_cache()
+        kafka_jars()
 
 
 def tier_of(item: pytest.Item) -> str:

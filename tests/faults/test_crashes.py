@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(240)
 SESSION_S = 6.0
 CLAIMED = "[streams.applying] action=claim"
 # With batches of so few records those of several partitions share a transaction, all the time.
-LARGE, SMALL = "500", "50"
+LARGE, SMALL = "500", "100"
 
 
 async def send_until(it: Scene, trial: Trial, struck: Callable[[], bool]) -> None:

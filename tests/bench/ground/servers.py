@@ -28,7 +28,7 @@ POSTGRES_SETTINGS = {
 # Larger than the demo's broker. Like it, it compiles its code once: the optimizing compiler would
 # take a third of a processor from everybody else for a minute or two.
 JAVA_OPTIONS = (
-    "-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+    "-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 )  # fmt: skip
 BROKER_PROPERTIES = {"log.retention.ms": "-1"}
 
