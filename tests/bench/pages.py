@@ -52,6 +52,8 @@ BARS: Final = (
     Bar("claude.hurtful_texts", None, 0, "texts for members with a hurtful word"),
     Bar("api.list_p50_ms", None, 200, "ms for a page of 100 000 members, median"),
     Bar("api.list_p99_ms", None, 500, "ms, 99 of 100"),
+    Bar("api.overview_p50_ms", None, 200, "ms for the overview of that organisation, median"),
+    Bar("api.overview_p99_ms", None, 500, "ms, 99 of 100"),
     Bar("soak.rss_slope_mb_h", None, 1, "MB an hour of growth after warm-up"),
 )
 
