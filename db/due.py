@@ -127,12 +127,6 @@ SELECT (SELECT min(mark_id) FROM due_member) IS NOT NULL,
        (SELECT min(mark_id) FROM due_organization) IS NOT NULL,
        (SELECT min(wake_at) FROM engagement) <= engagement_now()"""
 
-ANY_DUE: Final = """
-SELECT EXISTS (SELECT FROM due_member) OR EXISTS (SELECT FROM due_batch)
-    OR EXISTS (SELECT FROM due_user)
-    OR EXISTS (SELECT FROM due_organization)
-    OR EXISTS (SELECT FROM engagement WHERE wake_at <= engagement_now())"""
-
 
 class Backlog(NamedTuple):
     """Marks that wait, and the age of the oldest in seconds."""
@@ -155,13 +149,13 @@ async def take(connection: Connection, limit: int) -> Causes:
             causes[member_id] = set(why)
     if batches:
         await _take_batches(connection, causes, _room(causes, limit))
-    if users:
-        for row in await connection.fetch(TAKE_USERS, _room(causes, limit)):
+    if users and (room := _room(causes, limit)):
+        for row in await connection.fetch(TAKE_USERS, room):
             causes.setdefault(row[0], set()).add("signals")
-    if slices:
-        await _take_slice(connection, causes, _room(causes, limit))
-    if clock:
-        for row in await connection.fetch(SELECT_BY_CLOCK, _room(causes, limit)):
+    if slices and (room := _room(causes, limit)):
+        await _take_slice(connection, causes, room)
+    if clock and (room := _room(causes, limit)):
+        for row in await connection.fetch(SELECT_BY_CLOCK, room):
             causes.setdefault(row[0], set())
     return causes
 
@@ -247,4 +241,4 @@ async def backlog(connection: Connection) -> Backlog:
 
 async def any_due(connection: Connection) -> bool:
     """Whether anybody is due now."""
-    return bool(await connection.fetchval(ANY_DUE))
+    return any((await connection.fetch(SELECT_KINDS))[0])

@@ -59,6 +59,18 @@ async def test_a_page_stays_a_page(connection: asyncpg.Connection) -> None:
     assert LIMIT <= len(await due.take(connection, LIMIT)) <= 2 * LIMIT
 
 
+async def test_a_small_page_may_leave_no_room_for_every_kind(
+    connection: asyncpg.Connection,
+) -> None:
+    """Then the others are left for the next one, as they are."""
+    await connection.execute("INSERT INTO due_member (member_id, cause) SELECT member_id, 'y' "
+                             "FROM member")  # fmt: skip
+    await connection.execute(OTHERS)
+    assert len(await due.take(connection, due.KINDS - 1)) == due.KINDS - 1
+    assert await connection.fetchval("SELECT after_member_id FROM due_organization") == 0
+    assert await connection.fetchval("SELECT count(*) FROM due_user") == 1
+
+
 async def test_everything_is_taken_in_the_end(connection: asyncpg.Connection) -> None:
     await connection.execute(MARKS)
     await connection.execute(OTHERS)
