@@ -7,7 +7,7 @@ table of their kind, or as arrays if they are few, and one statement merges them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -257,6 +257,16 @@ async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `apply_rows`."""
     await connection.execute(PLAN_SETTINGS)
     await connection.execute(CREATE_STAGES)
+
+
+def preparing(ids: MemberIds) -> Callable[[Connection], Awaitable[None]]:
+    """`prepare_connection` for a pool: each new connection has `ids` forget, too."""
+
+    async def prepare(connection: Connection) -> None:
+        ids.forget()
+        await prepare_connection(connection)
+
+    return prepare
 
 
 async def apply_rows(

@@ -22,7 +22,7 @@ from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeErr
 from db import dead_letters, leases, outbox
 from db.dead_letters import DeadLetterRow
 from db.outbox import OutboxRow
-from db.pool import Pool, acquired
+from db.pool import Connection, Pool, acquired
 from service.errors import Retryable
 from service.instants import wire_time
 from service.metrics import METRICS
@@ -68,6 +68,17 @@ class Page(NamedTuple):
     at_ms: int
 
 
+class Leased(NamedTuple):
+    """When the lease was taken, by the monotonic clock, and the database's clock then."""
+
+    at_s: float
+    clock_ms: int
+
+    def clock_ms_now(self) -> int:
+        """The database's clock by now."""
+        return self.clock_ms + int((time.monotonic() - self.at_s) * 1000)
+
+
 class Relay:
     """Sends what is in the outbox, and dead letters, for as long as it holds the lease."""
 
@@ -79,8 +90,7 @@ class Relay:
         self._producer: AIOKafkaProducer | None = None
         self._transactional_id: str | None = f"{settings.consumer_group}-relay"
         self._letter_bytes = MAX_LETTER_BYTES
-        # By the monotonic clock: when the lease was taken, and the database's clock then.
-        self._leased: tuple[float, int] | None = None
+        self._leased: Leased | None = None
         self._looked_for_letters_at = 0.0
         self.last_step_at: datetime | None = None
 
@@ -139,22 +149,26 @@ class Relay:
     async def _read_page(self) -> Page | None:
         """What is to be sent next; None, and no producer any more, while another relays."""
         async with acquired(self._pool) as connection:
-            now_s, leased = time.monotonic(), self._leased
-            if leased is None or now_s > leased[0] + LOOK_S:
-                if await leases.take(connection, LEASE, self._owner, LEASE_TTL) is None:
-                    self._leased = None
-                    await self._drop_producer()
-                    return None
-                leased = self._leased = now_s, await outbox.clock_ms(connection)
+            leased = await self._take_lease(connection)
+            if leased is None:
+                await self._drop_producer()
+                return None
             rows, letters = await outbox.oldest(connection, PAGE), []
+            now_s = time.monotonic()
             if not rows or now_s > self._looked_for_letters_at + LOOK_S:
                 letters = await dead_letters.unpublished(connection, LETTERS)
                 self._looked_for_letters_at = now_s
             self.last_step_at = datetime.now(UTC)
-            if not rows and not letters:
-                return None
-            at_s, clock_ms = leased
-            return Page(rows, letters, clock_ms + int((time.monotonic() - at_s) * 1000))
+            return Page(rows, letters, leased.clock_ms_now()) if rows or letters else None
+
+    async def _take_lease(self, connection: Connection) -> Leased | None:
+        """The lease, taken or extended where it was not just now; None while another holds it."""
+        now_s = time.monotonic()
+        if self._leased is None or now_s > self._leased.at_s + LOOK_S:
+            taken = await leases.take(connection, LEASE, self._owner, LEASE_TTL)
+            clock_ms = None if taken is None else await outbox.clock_ms(connection)
+            self._leased = None if clock_ms is None else Leased(now_s, clock_ms)
+        return self._leased
 
     async def _renew_lease(self) -> None:
         """A page may take longer than the lease lasts; whoever holds it goes on holding it."""

@@ -18,7 +18,7 @@ from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
 from db.judging import ClaudeJudge
 from db.member_ids import MemberIds
-from db.pool import Connection, Pool, acquired, open_pool
+from db.pool import Pool, acquired, open_pool
 from db.wakeups import Wakeup
 from service.classifier.choice import claude_of, uses_claude
 from service.errors import Retryable
@@ -102,16 +102,11 @@ class Runtime:
         settings = self.settings
         ids = MemberIds()
         reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
-
-        async def prepare_intake(connection: Connection) -> None:
-            ids.forget()
-            await intake.prepare_connection(connection)
-
         self.intake_pool = await open_pool(
             settings,
             purpose="intake",
             size=settings.active_partitions + 2,
-            prepare=prepare_intake,
+            prepare=intake.preparing(ids),
         )
         self.work_pool = await open_pool(
             settings,

@@ -7,9 +7,9 @@ moves them); topics are declared with `acks=False`, so Faust tracks and commits 
 The position that a fetch started at comes from the consumer's own thread and travels with what was
 fetched, be it nothing. If it is not where the lane expects it, records were dropped on the way (a
 rebalance, a seek that raced) and the partition is sought back, so nothing can be skipped unseen,
-not even the last records of a topic. A position moves by
-fetching alone: the consumer resets no offset by itself, an offset that the broker does not have
-ends the lane, and the next claim finds out what is missing.
+not even the last records of a topic. A position moves by fetching alone: the consumer resets no
+offset by itself, an offset that the broker does not have ends the lane, and the next claim finds
+out what is missing.
 """
 
 from __future__ import annotations

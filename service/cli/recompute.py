@@ -10,7 +10,7 @@ from datetime import datetime
 import click
 import msgspec
 
-from db import evaluation, migrate
+from db import migrate
 from db.evaluating import Evaluating
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
@@ -69,17 +69,13 @@ def recompute(
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Recomputing]:
     """What the command needs of the database."""
+    reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
     pool = await open_pool(
-        settings,
-        purpose="recompute",
-        size=2,
-        limits=LIMITS,
-        prepare=evaluation.prepare_connection,
+        settings, purpose="recompute", size=2, limits=LIMITS, prepare=reader.prepare
     )
     try:
         async with acquired(pool) as connection:
             await migrate.require_current(connection)
-        reader = CaseReader(ExplanationCache(), implicit_membership=settings.implicit_membership)
         yield Recomputing(pool, Evaluating(reader, judge_for(settings)))
     finally:
         pool.terminate()

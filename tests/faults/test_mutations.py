@@ -79,6 +79,16 @@ async def test_a_batch_of_a_lost_partition(scene: SceneMaker, mutations: list[st
         assert worker.said("claim_lost") == 1
 
 
+async def bring_back(it: Scene) -> None:
+    """Send two records, and let the database lose the second one after it was worked off."""
+    await it.send([attended("ada", "first")])
+    await it.until_idle()
+    await it.execute(BACK_UP)
+    await it.send([attended("ada", "second")])
+    await it.until_idle()
+    await it.execute(BRING_BACK)
+
+
 @with_and_without("start")
 async def test_a_database_that_was_brought_back(scene: SceneMaker, mutations: list[str]) -> None:
     # The next record is to show it, not the comparison that is made every now and then.
@@ -86,12 +96,7 @@ async def test_a_database_that_was_brought_back(scene: SceneMaker, mutations: li
     async with scene() as it:
         worker = it.worker("one", mutations=mutations, constants=constants)
         await worker.until_ready()
-        await it.send([attended("ada", "first")])
-        await it.until_idle()
-        await it.execute(BACK_UP)
-        await it.send([attended("ada", "second")])
-        await it.until_idle()
-        await it.execute(BRING_BACK)
+        await bring_back(it)
         await it.send([attended("ada", "third")])
         report = await finished(it)
     if mutations:
@@ -107,12 +112,7 @@ async def test_a_database_that_was_brought_back_and_nothing_follows(scene: Scene
     async with scene() as it:
         worker = it.worker("one")
         await worker.until_ready()
-        await it.send([attended("ada", "first")])
-        await it.until_idle()
-        await it.execute(BACK_UP)
-        await it.send([attended("ada", "second")])
-        await it.until_idle()
-        await it.execute(BRING_BACK)
+        await bring_back(it)
         await worker.until_said("claim_lost")
         it.require(await finished(it))
 

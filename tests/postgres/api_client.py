@@ -11,7 +11,6 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from db import evaluation
 from db.actions import ActionParts
 from db.api_store import ApiStore
 from service.api.app import create_app
@@ -60,9 +59,8 @@ async def running_api(dsn: str, **more: str) -> AsyncIterator[Api]:
     """The API over a settled community."""
     community = await settle(dsn)
     settings = settings_for(dsn, **more)
-    store = await ApiStore.open(
-        settings, ActionParts(settings), prepare=evaluation.prepare_connection
-    )
+    parts = ActionParts(settings)
+    store = await ApiStore.open(settings, parts, prepare=parts.prepare)
     try:
         services = Services(
             store,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from db import evaluation
 from db.actions import ActionParts
 from db.api_store import SET_ORGANIZATION, SET_ROLE, ApiStore
 from service.errors import SettingsError
@@ -161,9 +160,8 @@ async def test_histories_cannot_be_changed(admin: asyncpg.Connection, table: str
 
 async def open_store(dsn: str) -> None:
     settings = settings_for(dsn)
-    store = await ApiStore.open(
-        settings, ActionParts(settings), prepare=evaluation.prepare_connection
-    )
+    parts = ActionParts(settings)
+    store = await ApiStore.open(settings, parts, prepare=parts.prepare)
     await store.close()
 
 

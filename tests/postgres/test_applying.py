@@ -16,7 +16,7 @@ from faust.types import TP
 from db import intake
 from db.member_ids import MemberIds
 from db.offsets import Claim
-from db.pool import Connection, Pool, open_pool
+from db.pool import Pool, open_pool
 from service.errors import Fenced, Retryable
 from service.events import InputKind
 from service.instants import wire_time
@@ -116,12 +116,7 @@ def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
 async def scene(database: str) -> AsyncIterator[Scene]:
     settings = load_settings({"DATABASE_URL": database})
     ids = MemberIds()
-
-    async def prepare(made: Connection) -> None:
-        ids.forget()
-        await intake.prepare_connection(made)
-
-    pool = await open_pool(settings, purpose="test", size=6, prepare=prepare)
+    pool = await open_pool(settings, purpose="test", size=6, prepare=intake.preparing(ids))
     connection = await asyncpg.connect(database)
     made = Scene(_applier(pool, ids), connection)
     await made.claim()

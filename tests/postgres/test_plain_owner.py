@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from db import evaluation
 from db.actions import ActionParts
 from db.api_store import ApiStore
 from db.migrate import migrate
@@ -66,7 +65,7 @@ async def test_everything_works_for_a_plain_owner(
 
         settings = settings_for(owned)
         parts = ActionParts(settings)
-        store = await ApiStore.open(settings, parts, prepare=evaluation.prepare_connection)
+        store = await ApiStore.open(settings, parts, prepare=parts.prepare)
         try:
             async with store.organization(ORG, writes=True) as organization:
                 await organization.actions.set_override(
