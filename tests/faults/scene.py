@@ -14,7 +14,7 @@ import asyncpg
 from confluent_kafka import KafkaError, Producer
 
 from service.demo.input_record import InputRecord
-from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper
+from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper, tail
 from service.settings import Settings, load_settings
 from streams.topics import apply_topics
 from tests.faults.audit import INSTALL_AUDIT
@@ -265,6 +265,7 @@ class Scene:
         seen: dict[str, object] = {}
 
         async def idle() -> bool:
+            assert any(worker.running for worker in self.workers), f"no worker runs: {self._logs()}"
             seen.update(lagging=await self.lagging(), undone=await self.value(UNDONE))
             return not seen["lagging"] and seen["undone"] == 0
 
@@ -306,4 +307,5 @@ class Scene:
         assert not report.problems, f"{report.summary()}\n{self._logs()}"
 
     def _logs(self) -> str:
-        return f"logs in {self.folder}"
+        ends = (f"--- {worker.name}, {worker.state}:\n{tail(worker.log)}" for worker in self.workers)
+        return "\n".join((f"logs in {self.folder}", *ends))

@@ -106,7 +106,7 @@ async def test_an_absent_database_is_waited_out(
             assert await probes(worker, LONG_S) == {ALIVE_AND_READY}
         finally:
             await asyncio.to_thread(faulty_postgres.start)
-        await it.finish()
+        await it.finish(timeout_s=60)
 
 
 async def test_idle_topics_are_healthy(scene: SceneMaker) -> None:

@@ -70,6 +70,11 @@ class Worker:
         """Whether it has not ended."""
         return self._keeper.running(str(self.folder))
 
+    @property
+    def state(self) -> str:
+        """For messages: whether it runs, or how it ended."""
+        return "running" if self.running else f"ended with exit code {self.exit_code(1)}"
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._keeper.signal(str(self.folder), number)
