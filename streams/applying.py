@@ -178,7 +178,8 @@ class BatchApplier:
             stored = await offsets.read(connection, claim.topic, claim.partition)
         if stored is None or stored.epoch != claim.epoch:
             raise Fenced(f"{claim.topic}/{claim.partition} was claimed by another worker")
-        if stored.next_offset == batch.start:
+        if stored.next_offset <= batch.start:
+            # Before it: a server that lacks its latest commits. The next attempt is told.
             return None
         self._failures[TP(batch.topic, batch.partition)] = stored.consecutive_failures
         self._marked()

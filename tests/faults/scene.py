@@ -307,5 +307,7 @@ class Scene:
         assert not report.problems, f"{report.summary()}\n{self._logs()}"
 
     def _logs(self) -> str:
-        ends = (f"--- {worker.name}, {worker.state}:\n{tail(worker.log)}" for worker in self.workers)
+        ends = (
+            f"--- {worker.name}, {worker.state}:\n{tail(worker.log)}" for worker in self.workers
+        )
         return "\n".join((f"logs in {self.folder}", *ends))

@@ -72,7 +72,7 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """For messages: whether it runs, or how it ended."""
+        """Whether it runs or how it ended, for messages."""
         return "running" if self.running else f"ended with exit code {self.exit_code(1)}"
 
     def send(self, number: signal.Signals) -> None:

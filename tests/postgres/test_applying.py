@@ -17,7 +17,7 @@ from db import intake
 from db.member_ids import MemberIds
 from db.offsets import Claim
 from db.pool import Pool, open_pool
-from service.errors import Fenced, Retryable
+from service.errors import Fenced, OutOfSequence, Retryable
 from service.events import InputKind
 from service.instants import wire_time
 from service.settings import load_settings
@@ -197,6 +197,15 @@ async def test_a_server_that_lacks_the_latest_members(scene: Scene) -> None:
     while isinstance(result, Retryable):
         (result,) = await scene.apply(batch(1, record(0, "ada", "later")), doubtful=True)
     assert await scene.facts() == [("ada", "later", "attended")]
+
+
+async def test_a_server_that_lacks_what_came_before(scene: Scene) -> None:
+    """Where the database stands before the batch, the batch was not applied."""
+    later = Batch(TOPIC, 0, 1, 2, [record(1, "ada", "later")])
+    await scene.apply(batch(0, record(0, "ada")))
+    await scene.connection.execute("UPDATE stream_offset SET next_offset = 0")
+    (result,) = await scene.apply(later, doubtful=True)
+    assert isinstance(result, OutOfSequence)
 
 
 async def test_a_reply_to_commit_that_is_lost(
