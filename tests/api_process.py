@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from datetime import timedelta
 import httpx2
 
 from service.api.tokens import development_token
+from service.demo.local.ports import free_port
 from service.settings import Settings, load_settings
 
 SECRET = "a-development-secret-of-the-tests-only"
@@ -47,25 +47,13 @@ class ApiProcess:
             raise
 
 
-def free_ports(number: int) -> list[int]:
-    """Ports that are free now."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 @asynccontextmanager
 async def api_process(dsn: str, **more: str) -> AsyncIterator[ApiProcess]:
     """Start `engagement api` on a migrated database, wait until it is ready, stop it after.
 
     `more` are settings; an empty one leaves out what is set otherwise.
     """
-    port, ops_port = free_ports(2)
+    port, ops_port = free_port(), free_port()
     given = {
         "DATABASE_URL": dsn,
         "ENGAGEMENT_JWT_DEV_SECRET": SECRET,

@@ -32,7 +32,8 @@ hypothesis.settings.load_profile("project")
 pytest_plugins = ["tests.faults.reporting"]
 
 HERE = Path(__file__).parent
-TIERS = ("unit", "contract", "postgres", "kafka", "faults", "browser", "bench")
+# In the order that they run in. The last has many short files, so that all processes end together.
+TIERS = ("unit", "contract", "postgres", "kafka", "bench", "faults", "browser")
 WITHOUT_SERVERS = {"unit", "contract"}
 SERVERS = {"postgres_server", "kafka_broker"}
 FOREIGN = ("KAFKA_", "ENGAGEMENT_", "ANTHROPIC_", "DATABASE_URL", "PG")

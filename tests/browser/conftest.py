@@ -25,6 +25,7 @@ from playwright.async_api import (
     expect,
 )
 
+from service.demo.local.ports import free_port
 from tests.api_community import ADMIN, ORG, Community, populate, settle
 from tests.api_process import ApiProcess, api_process
 from tests.browser.chromium import NoChromium, find_or_install
@@ -127,7 +128,7 @@ async def stack(
             "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap,
             "ENGAGEMENT_CONSUMER_GROUP": f"{prefix}group",
             "ENGAGEMENT_TOPIC_PARTITIONS": "2",
-            "ENGAGEMENT_WORKER_OPS_PORT": str(_free_port()),
+            "ENGAGEMENT_WORKER_OPS_PORT": str(free_port()),
             **topics,
         }
         try:
@@ -154,12 +155,6 @@ async def set_overrides(api: ApiProcess, community: Community) -> None:
                 },
             )
             assert response.status_code in (200, 409), response.text
-
-
-def _free_port() -> int:
-    from tests.api_process import free_ports
-
-    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")

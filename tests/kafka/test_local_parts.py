@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from service.demo.local import LocalKafka, LocalPostgres, LocalServerError, servers
+from service.demo.local import LocalKafka, LocalPostgres, LocalServerError, ports, servers
 from service.demo.local.folders import UNPRIVILEGED_USER, temporary_folder
 from service.demo.local.kafka_jars import kafka_jars
 from tests.owners import Owner, pids_with, wait_until
@@ -196,6 +196,16 @@ def test_topics_are_not_made_by_accident_and_kafkas_own_tools_work(topic_prefix:
             kafka.tool("org.apache.kafka.tools.TopicCommand", "--no-such-option")
         folder = kafka.folder
     assert not folder.exists()
+
+
+def test_no_two_servers_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither listens yet when both are chosen."""
+    monkeypatch.setattr(ports, "LAST_PORT", ports.FIRST_PORT + 3)
+    monkeypatch.setattr(ports, "_given", set())
+    monkeypatch.setattr(ports, "is_free", lambda *_: True)
+    assert len({ports.free_port() for _ in range(4)}) == 4
+    with pytest.raises(OSError, match="no free port"):
+        ports.free_port()
 
 
 def test_three_nodes_lose_nothing_with_one_of_them(topic_prefix: str) -> None:

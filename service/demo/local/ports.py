@@ -13,16 +13,20 @@ FIRST_PORT = 20000
 LAST_PORT = 32000
 ATTEMPTS = 200
 
+# What this process has given away: a server that is still starting does not listen yet.
+_given: set[int] = set()
+
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now; the caller still has to cope with losing a race for it.
+    """A port that nobody listens on now, another one at each call.
 
-    Raises OSError when none is found.
+    The caller still has to cope with losing a race for it. Raises OSError when none is found.
     """
     source = random.SystemRandom()
     for _ in range(ATTEMPTS):
         port = source.randint(FIRST_PORT, LAST_PORT)
-        if is_free(port, host):
+        if port not in _given and is_free(port, host):
+            _given.add(port)
             return port
     message = f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}"
     raise OSError(message)
