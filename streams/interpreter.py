@@ -14,9 +14,9 @@ COLLECT_AFTER: Final = (20_000, 20, 50)
 # Python's own is 5 ms: so long the loop waits for the consumer's thread, a few times on the way of
 # each record. Measured at 1,000 records/s: 210 ms instead of 270 until a change is on its topic.
 SWITCH_INTERVAL_S: Final = 0.0005
-# Blocks of this size are given back at once when they are free. The C library would raise its limit
-# with each large one (a fetch, a COPY), keep them all, and cut small ones out of them. Measured over
-# a backlog of 700,000 records: 188 MB resident at most instead of 222.
+# Blocks of this size are given back at once when they are free. The C library would raise its
+# limit with each large one (a fetch, a COPY), keep them all, and cut small ones out of them.
+# Measured on a backlog of 700,000 records: 188 MB resident at most instead of 222.
 M_MMAP_THRESHOLD: Final = -3
 LARGE_BLOCK: Final = 256 << 10
 
