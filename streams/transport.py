@@ -30,10 +30,21 @@ from streams.lanes import Lanes
 # How long a poll waits for records when every partition may be fetched, and when some may not.
 POLL_ALL_S: Final = 1.0
 POLL_SOME_S: Final = 0.02
-# A broker answers once it has so much for us, or after so long: else a steady stream is fetched
-# record by record, which costs the broker, and a transaction each, the database more than the work.
-FETCH_MIN_BYTES: Final = 8 << 10
-FETCH_MAX_WAIT_MS: Final = 20
+
+
+class FetchPace(NamedTuple):
+    """A broker answers a fetch once it has so much for us, or after so long."""
+
+    min_bytes: int
+    max_wait_ms: int
+
+
+# A steady stream would else be fetched record by record, which costs the broker, and a transaction
+# each, the database more than the work.
+STEADY: Final = FetchPace(8 << 10, 20)
+# Where nothing comes at all there is nothing to gather, and asking 50 times a second is in vain.
+# Only then: a fetch that waits for other partitions holds up those that have room again.
+IDLE: Final = FetchPace(1, 500)
 
 
 class Fetched(NamedTuple):
@@ -71,8 +82,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         consumer._auto_offset_reset = "none"  # noqa: SLF001
         # Neither does it offer these.
-        consumer._fetch_min_bytes = FETCH_MIN_BYTES  # noqa: SLF001
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
+        consumer._fetch_min_bytes = STEADY.min_bytes  # noqa: SLF001
+        consumer._fetch_max_wait_ms = STEADY.max_wait_ms  # noqa: SLF001
         return consumer
 
     async def _fetch_records(
@@ -89,6 +100,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             )
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
             return {tp: Fetched(starts.get(tp), None, (), missing=True) for tp in _named(error)}
+        if fetched:
+            _set_pace(consumer, STEADY)
+        elif timeout is not None and timeout >= POLL_ALL_S:
+            _set_pace(consumer, IDLE)
         return {
             tp: Fetched(start, _position(consumer, tp), fetched.get(tp, ()))
             for tp, start in starts.items()
@@ -109,6 +124,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         }
         if ours:
             await self._ensure_consumer().commit(ours)
+
+
+def _set_pace(consumer: aiokafka.AIOKafkaConsumer, pace: FetchPace) -> None:
+    """From the next fetch on."""
+    # aiokafka takes these for good, but looks at them for each request.
+    fetcher = consumer._fetcher  # noqa: SLF001
+    fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = pace  # noqa: SLF001
 
 
 def _position(consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:
