@@ -28,8 +28,8 @@ def shuffled_over_the_log(records: int, seed: int) -> list[InputRecord]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("records", [100_000, pytest.param(300_000, marks=pytest.mark.nightly)])
-async def test_two_workers_one_killed_twice(scene: SceneMaker, records: int) -> None:
+async def test_two_workers_one_killed_twice(scene: SceneMaker) -> None:
+    records = 300_000
     sent = shuffled_over_the_log(records, 7)
     async with scene(ENGAGEMENT_BATCH_MAX_RECORDS="2000") as it:
         _, mortal = await it.ready_workers("survivor", "mortal")
