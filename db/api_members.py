@@ -4,7 +4,8 @@ A page starts after the last row of the one before, by sort value and member num
 come, go or move meanwhile neither repeat nor hide the others. Orders whose value may be missing
 read the rows with a value first and those without after them.
 
-The rows of a page are chosen first, from as few tables as will do, and dressed with names after.
+The rows of a page are chosen first, from as few tables as will do, by a plan made for the filters;
+what is shown of them is read after, by one plan for all.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from db.api_rows import (
-    MEMBER_COLUMNS,
-    MEMBER_TABLES,
+    KEEP_NEXT_PLAN,
     OVERRIDE_ACTIVE,
     OVERRIDE_LAPSED,
     SHOWN_LEVEL,
-    member_row,
+    read_members,
 )
 from db.pool import Connection
 from service.api.values import MemberQuery, MemberRow, MemberSort
@@ -80,10 +80,9 @@ def _statement(order: _Order, *, searched: bool, valued: bool) -> str:
         conditions += f"""
   AND {column} IS NULL AND $6::text IS NULL AND ($7::bigint IS NULL OR e.member_id > $7)"""
         ordered = "e.member_id"
-    return f"""SELECT {MEMBER_COLUMNS} FROM (
-SELECT e.* FROM engagement e {joins} {conditions}
-ORDER BY {ordered} LIMIT $5) e {MEMBER_TABLES}
-ORDER BY {ordered}"""  # noqa: S608 - made of constants
+    return f"""
+SELECT e.member_id, {KEEP_NEXT_PLAN} FROM engagement e {joins} {conditions}
+ORDER BY {ordered} LIMIT $5"""  # noqa: S608 - made of constants
 
 
 # By order, whether a name is searched for, and whether the value is known.
@@ -115,7 +114,7 @@ async def list_members(connection: Connection, org_id: str, query: MemberQuery) 
         rows += await connection.fetch(
             statement, *filters, wanted - len(rows), None, number, *search
         )
-    return [member_row(row) for row in rows]
+    return await read_members(connection, rows)
 
 
 def _pattern(text: str) -> str | None:

@@ -7,13 +7,12 @@ from datetime import date, datetime
 from typing import Final
 
 from db.api_rows import (
-    MEMBER_COLUMNS,
-    MEMBER_TABLES,
+    KEEP_NEXT_PLAN,
     OVERRIDE_ACTIVE,
     OVERRIDE_LAPSED,
     SHOWN_LEVEL,
     level_or_none,
-    member_row,
+    read_members,
 )
 from db.pool import Connection
 from service.api.values import MemberRow, RunState, Summary
@@ -40,7 +39,7 @@ FROM engagement e WHERE e.org_id = $1 AND {OVERRIDE_ACTIVE}"""  # noqa: S608
 
 _RANKS: Final = " ".join(f"WHEN '{level}' THEN {rank}" for level, rank in RANK.items())
 SELECT_EXPIRING: Final = f"""
-SELECT {MEMBER_COLUMNS} FROM engagement e {MEMBER_TABLES}
+SELECT e.member_id, {KEEP_NEXT_PLAN} FROM engagement e
 WHERE e.org_id = $1 AND {OVERRIDE_ACTIVE} AND e.computed_at IS NOT NULL
   AND e.override_expires_at <= engagement_now() + make_interval(days => $2)
 ORDER BY e.override_expires_at, e.member_id LIMIT $3"""  # noqa: S608
@@ -50,7 +49,7 @@ _IS_FALL: Final = f"""e.next_level_change_at <= engagement_now() + make_interval
   AND coalesce(CASE e.next_level {_RANKS} END, -1) < CASE {SHOWN_LEVEL} {_RANKS} END"""
 COUNT_FALLS: Final = f"SELECT count(*) FROM engagement e WHERE e.org_id = $1 AND {_IS_FALL}"  # noqa: S608
 SELECT_FALLS: Final = f"""
-SELECT {MEMBER_COLUMNS} FROM engagement e {MEMBER_TABLES}
+SELECT e.member_id, {KEEP_NEXT_PLAN} FROM engagement e
 WHERE e.org_id = $1 AND e.computed_at IS NOT NULL AND {_IS_FALL}
 ORDER BY e.next_level_change_at, e.member_id LIMIT $3"""  # noqa: S608
 
@@ -111,7 +110,8 @@ async def _movements(
 
 
 async def _rows(connection: Connection, statement: str, org_id: str) -> list[MemberRow]:
-    return [member_row(r) for r in await connection.fetch(statement, org_id, DAYS, SHOWN_MEMBERS)]
+    chosen = await connection.fetch(statement, org_id, DAYS, SHOWN_MEMBERS)
+    return await read_members(connection, chosen)
 
 
 async def _last_run(connection: Connection) -> RunState | None:
