@@ -17,10 +17,10 @@ from faust.types import TP
 
 from db.pool import tls_arguments
 from service.errors import EngagementError, Retryable, SettingsError
+from service.interpreter import prepare_interpreter
 from service.settings import Settings, load_settings
 from streams import agents, health, timers, watchdog
 from streams.connection import client_arguments, tls_context
-from streams.interpreter import prepare_interpreter
 from streams.runtime import Runtime
 from streams.transport import BatchApp, BatchConsumer
 from streams.worker import EngagementWorker

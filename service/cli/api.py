@@ -15,6 +15,7 @@ from service.api.services import Services
 from service.api.tokens import is_development, verifier_from
 from service.cli.running import with_settings
 from service.errors import Retryable
+from service.interpreter import prepare_interpreter
 from service.settings import Settings
 
 START_TIMEOUT_S: Final = 60.0
@@ -44,6 +45,7 @@ async def run_api(settings: Settings) -> None:
             implicit_membership=settings.implicit_membership,
             development=is_development(settings),
         )
+        prepare_interpreter()
         await serve(services, settings)
     finally:
         await store.close()

@@ -2,7 +2,8 @@
 
 Wall-clock rates would only show how many cores this machine has; CPU seconds of worker, broker and
 database each show whether more workers make a record dearer. From claimed partitions to the last
-level record on its topic.
+level record on its topic. Idlers keep the processors busy throughout: what a CPU second gets done
+would else depend on how much of the machine the others leave unused, which is less with four.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from service.demo.input_record import InputRecord
 from tests.bench.ground import backlog as backlogs
 from tests.bench.ground import progress, report
+from tests.bench.ground.idlers import idlers
 from tests.bench.ground.rounds import Figures, alternate, spread
 from tests.bench.ground.servers import Ground, ground
 from tests.bench.ground.worker import Deployment
@@ -47,7 +49,7 @@ def main(
 
 async def _run(count: int, repetitions: int) -> dict[str, list[Figures]]:
     records = list(backlogs.records_for(count, max(1, count // backlogs.RECORDS_PER_MEMBER)))
-    with ground() as servers:
+    with ground() as servers, idlers(servers):
         contenders = {str(number): _contender(servers, number, records) for number in WORKERS}
         if repetitions > 1:
             # A broker that has just started still compiles its code.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from service.demo.input_record import InputRecord
 from service.demo.local import LocalKafka
 from tests.faults.conftest import Measured, SceneMaker, Trial
 from tests.faults.failpoints import Failpoint
@@ -60,7 +63,9 @@ async def test_fault_06_three_brokers_one_after_the_other(
             Scene(cluster.bootstrap, url, topic_prefix, tmp_path, settings) as it,
         ):
             workers = await it.ready_workers("one", "two")
-            sending = asyncio.create_task(it.send(trial.load(), rate=trial.records / 60))
+            have_rolled = threading.Event()
+            records = _until(have_rolled, trial)
+            sending = asyncio.create_task(it.send(records, rate=trial.records / 60))
             await it.until_applied(trial.records // 20)
             recovery_s = 0.0
             for node in (1, 2, 3):
@@ -70,12 +75,23 @@ async def test_fault_06_three_brokers_one_after_the_other(
                 recovery_s = max(recovery_s, time.monotonic() - began)
                 await asyncio.to_thread(cluster.start)
                 await asyncio.sleep(5)
+            have_rolled.set()
             await sending
             await it.until_idle()
             assert all(worker.running for worker in workers)
             report = await it.finish()
             measured(6, report, recovery_s)
             assert recovery_s <= 60
+
+
+def _until(done: threading.Event, trial: Trial) -> Iterator[InputRecord]:
+    """The trial's load, and after it other people's for as long as it takes."""
+    yield from trial.load()
+    for seed in itertools.count(1):
+        for record in trial.load(seed):
+            if done.is_set():
+                return
+            yield record
 
 
 @pytest.mark.parametrize("how", ["deleted", "another"])

@@ -16,9 +16,9 @@ from db.evaluating import Evaluating, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
 from db.pool import open_pool
+from service.interpreter import prepare_interpreter
 from service.settings import load_settings
 from streams.daily import LOOPS, DailyRun, daily_of
-from streams.interpreter import prepare_interpreter
 
 
 async def main(database: str) -> None:
