@@ -13,7 +13,7 @@ import msgspec
 
 from db.evaluation import MemberCase
 from db.pool import Connection
-from db.wakeups import Wakeup, tell
+from db.wakeups import Wakeup
 from service.classifier.templates import override_texts
 from service.evaluation import Evaluation
 from service.messages import Message
@@ -74,9 +74,9 @@ _STAGE_COLUMNS: Final = [
     "override_level", "overridden_by", "override_notes",
 ]  # fmt: skip
 
-# Not COPY: PostgreSQL refuses that into tables with row-level security. Both at once, since most
-# pages of a steady stream are small.
-INSERT_PUBLICATIONS: Final = """
+# Not COPY: PostgreSQL refuses that into tables with row-level security. Both at once, and the wake-
+# up with them, since most pages of a steady stream are small: what they cost is round trips.
+INSERT_PUBLICATIONS: Final = f"""
 WITH history AS (
     INSERT INTO engagement_level_history
         (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
@@ -84,9 +84,11 @@ WITH history AS (
     SELECT * FROM unnest(
         $6::uuid[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[])
+), published AS (
+    INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])
 )
-INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])"""
+SELECT pg_notify('{Wakeup.OUTBOX}', '')"""  # noqa: S608 - made of constants
 HISTORY_COLUMNS: Final = 13
 
 
@@ -154,7 +156,6 @@ async def write_publications(
     if outbox:
         columns = list(zip(*history, strict=True)) or [()] * HISTORY_COLUMNS
         await connection.execute(INSERT_PUBLICATIONS, *zip(*outbox, strict=True), *columns)
-        await tell(connection, Wakeup.OUTBOX)
 
 
 def _differs(result: Result) -> bool:

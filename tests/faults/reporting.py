@@ -94,7 +94,8 @@ class Collector:
     """Gathers what tests tell, in the process that reports."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+        self.log: Path | None = config.getoption("--faults-log")
+        self.writes_page: bool = config.getoption("--faults-page")
         self.runs: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -102,16 +103,19 @@ class Collector:
         if report.when == "call" and report.passed:
             for name, value in report.user_properties:
                 if name == PROPERTY and isinstance(value, dict):
-                    self.runs.append(value)
+                    self._keep(value)
 
     def pytest_sessionfinish(self) -> None:
-        """Write."""
-        path: Path | None = self.config.getoption("--faults-log")
-        if path is not None and self.runs:
-            with path.open("a", encoding="utf-8") as log:
-                log.writelines(json.dumps(run) + "\n" for run in self.runs)
-        if self.config.getoption("--faults-page") and self.runs:
+        """Write the page."""
+        if self.writes_page and self.runs:
             PAGE.write_text(page(self.runs), encoding="utf-8")
+
+    def _keep(self, run: dict[str, Any]) -> None:
+        """Log it at once: all faults at full load take hours, and somebody may end them early."""
+        self.runs.append(run)
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(run) + "\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
