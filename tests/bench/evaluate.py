@@ -18,6 +18,7 @@ from tests.bench.ground.worker import Deployment
 MEMBERS = 100_000
 QUICK_MEMBERS = 1_000
 TIMEOUT_S = 900.0
+WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 
 
 def main(
@@ -64,6 +65,7 @@ async def _one(servers: Ground, ledger: Ledger) -> Figures:
         figures: dict[str, float] = {}
         for name in ("first", "again"):
             before, worker_before = servers.cpu_seconds(), worker.cpu_seconds()
+            wal_before = await connection.fetchval(WAL)
             async with connection.transaction():
                 await connection.execute(MARK_EVERYBODY)
                 await wakeups.tell(connection, Wakeup.DUE)
@@ -74,4 +76,7 @@ async def _one(servers: Ground, ledger: Ledger) -> Figures:
             figures[f"{name}_members_s"] = ledger.members / seconds
             figures[f"{name}_worker_cpu_us"] = worker_s * 1e6 / ledger.members
             figures[f"{name}_database_cpu_us"] = used.database * 1e6 / ledger.members
+            figures[f"{name}_broker_cpu_us"] = used.broker * 1e6 / ledger.members
+            written = await connection.fetchval(WAL) - wal_before
+            figures[f"{name}_wal_bytes"] = written / ledger.members
         return figures

@@ -21,6 +21,10 @@ NUMBERS = {
     "growth": {"growth.bytes_per_fact": 200.0, "growth.bytes_per_member": 1_000.0},
     "memory": {"memory.peak_mb": 150.0},
     "evaluate": {
+        "evaluate.first_worker_cpu_us": 300.0,
+        "evaluate.first_broker_cpu_us": 24.0,
+        "evaluate.first_database_cpu_us": 120.0,
+        "evaluate.first_wal_bytes": 3_000.0,
         "evaluate.again_worker_cpu_us": 60.0,
         "evaluate.again_database_cpu_us": 40.0,
     },
@@ -52,14 +56,16 @@ def test_capacity_follows_from_the_figures(tmp_path: Path) -> None:
         pages.write(name, record(name, metrics), tmp_path)
     page = tmp_path.joinpath("capacity.md").read_text("utf-8")
     assert "<<" not in page
-    # 1 M records/s at 50 us each and half of a core's time: 100 workers, four partitions for each.
-    assert "| 1,000,000 | 100 | 512 | 20 | 50 | 1,000.0 MB/s | 4 cells |" in page
+    # A record by itself takes a worker 50 us and 11/12 of 300 more, since a twelfth is in the 50.
+    assert "a member of its own, who is published: worker CPU | 325.0 us |" in page
+    # 1 M records/s and half of a core's time: 650 workers, four partitions for each.
+    assert "| 1,000,000 | 650 | 4,096 | 64 | 270 | 3,750.0 MB/s | 13 cells |" in page
     # 10 M members: (1 000 + 50 * 200) bytes each; 100 us of CPU each.
     assert "| 10,000,000 | 102.4 GB | 26 GB | 1,000 s |" in page
 
 
 @pytest.mark.parametrize(
-    ("rate", "workers", "partitions"), [(100, 2, 8), (10_000, 2, 8), (50_000, 5, 32)]
+    ("rate", "workers", "partitions"), [(100, 2, 8), (10_000, 7, 32), (50_000, 33, 256)]
 )
 def test_two_workers_at_least(rate: int, workers: int, partitions: int) -> None:
     records = {name: {"metrics": metrics} for name, metrics in NUMBERS.items()}

@@ -19,17 +19,16 @@ import pytest
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "faults.md"
 PROPERTY: Final = "fault"
-INTRODUCTION: Final = (
-    "Written by the fault suite (`./run test --nightly --seeds=3 --faults-page`): real broker, "
-    "real database, real worker processes. After each run the whole input log is folded by an "
-    "independent oracle, and every fact, signal, level, offset, history row and published record "
-    "is compared. *Lost*: effects that were missing or wrong. *Doubled*: effects that were there "
-    "twice, or that nothing in the input explains."
-)
-RECOVERY: Final = (
-    "Recovery is the time from the end of the fault until every partition that lagged had moved "
-    "again; with a session timeout of 6 s instead of 45 s."
-)
+INTRODUCTION: Final = """\
+Written by the fault suite: `./run test --nightly --seeds=3 --faults-page`, or from the logs of
+several runs (`--faults-log=FILE`, then `python -m tests.faults.reporting FILE...`). What has no
+line was not measured then. Real broker, real database, real worker processes; after each run the
+whole input log is folded by an independent oracle, and every fact, signal, level, offset, history
+row and published record is compared. *Lost*: effects that were missing or wrong. *Doubled*:
+effects that were there twice, or that nothing in the input explains."""
+RECOVERY: Final = """\
+Recovery is the time from the end of the fault until every partition that lagged had moved again;
+with a session timeout of 6 s instead of 45 s."""
 FAULTS: Final = {
     1: "Worker killed before the fence, after the upserts, before and after COMMIT, between "
     "evaluation and its COMMIT, between relay's acknowledgement and delete",
