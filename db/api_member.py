@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from db.api_rows import level_or_none
+from db.api_rows import PLAN_NEXT_ANEW, level_or_none
 from db.pool import Connection
 from service.api.values import (
     HistoryEntry,
@@ -30,8 +30,8 @@ TIMELINE_DAYS: Final = 400
 TIMELINE_FACTS: Final = 200
 
 # The first query of every request; those that follow depend on their values (`db.api_store`).
-SELECT_STANDING: Final = """
-SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+SELECT_STANDING: Final = f"""
+SELECT {PLAN_NEXT_ANEW},
        coalesce(o.name, k.org_id) AS name, coalesce(o.status, 'active') AS status,
        f.status AS membership, f.role,
        f.member_id IS NULL AND m.member_id IS NOT NULL AND (
@@ -43,7 +43,7 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
 FROM (SELECT $1::text COLLATE "C" AS org_id) k
 LEFT JOIN organization_fact o ON o.org_id = k.org_id
 LEFT JOIN member m ON m.org_id = k.org_id AND m.user_id = $2
-LEFT JOIN membership_fact f ON f.member_id = m.member_id"""
+LEFT JOIN membership_fact f ON f.member_id = m.member_id"""  # noqa: S608 - made of constants
 
 SELECT_MEMBER: Final = """
 SELECT v.*, m.user_id AS known_as, f.display_name, f.status AS membership, f.role,

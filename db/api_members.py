@@ -17,6 +17,7 @@ from db.api_rows import (
     KEEP_NEXT_PLAN,
     OVERRIDE_ACTIVE,
     OVERRIDE_LAPSED,
+    PLAN_NEXT_ANEW,
     SHOWN_LEVEL,
     read_members,
 )
@@ -111,6 +112,9 @@ async def list_members(connection: Connection, org_id: str, query: MemberQuery) 
     if len(rows) < wanted and (query.sort, searched, False) in LIST:
         number = None if after is None else after.number
         statement = LIST[query.sort, searched, False]
+        if rows:
+            # Those said that all are chosen; these are, too, by filters with a plan of their own.
+            await connection.execute(f"SELECT {PLAN_NEXT_ANEW}")
         rows += await connection.fetch(
             statement, *filters, wanted - len(rows), None, number, *search
         )

@@ -20,11 +20,15 @@ OVERRIDE_LAPSED: Final = """(e.override_level IS NOT NULL AND e.computed_level I
 SHOWN_LEVEL: Final = f"""(CASE WHEN {OVERRIDE_ACTIVE}
     THEN e.override_level ELSE e.computed_level END)"""
 
+# Parts of a query, for the next one of the transaction: its plan is kept, or made for its values.
+KEEP_NEXT_PLAN: Final = "set_config('plan_cache_mode', 'force_generic_plan', true)"
+PLAN_NEXT_ANEW: Final = "set_config('plan_cache_mode', 'force_custom_plan', true)"
+
 # What members look like in lists, in the order of their numbers in $1: with names, and what the
 # daily run has confirmed without writing the row. Six tables with policies take some 3 ms to plan,
-# always to the same plan, so it is kept; what comes after is planned for its values again.
+# always to the same plan, so it is kept.
 SELECT_MEMBERS: Final = f"""
-SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+SELECT {PLAN_NEXT_ANEW},
     e.member_id, m.user_id, f.display_name, {SHOWN_LEVEL} AS level, e.computed_level, e.reason,
     CASE WHEN {OVERRIDE_ACTIVE} THEN 'override' ELSE e.computed_source END AS source,
     e.level_since, e.events_attended_90d, e.rsvp_count_90d, e.last_attended_at, e.joined_at,
@@ -41,8 +45,6 @@ LEFT JOIN engagement_confirmation c ON c.block = member_block(e.member_id)
 LEFT JOIN engagement_confirmation_exception cx
     ON cx.block = member_block(e.member_id) AND cx.org_id = e.org_id
 ORDER BY w.place"""  # noqa: S608 - made of constants
-# Part of the query that chooses them: the next one's plan is kept.
-KEEP_NEXT_PLAN: Final = "set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 _LEVELS: Final = {level.value: level for level in Level}
 _REASONS: Final = {reason.value: reason for reason in Reason}

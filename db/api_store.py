@@ -25,7 +25,8 @@ from service.settings import Settings
 
 # Enough for a process, which works on one request at a time: two keep it busy, and a third lets the
 # others go on beside a slow one. More would only be in each other's way: measured with twenty
-# administrators, 1 in 100 lists took 383 ms with three, 532 with four, 394 to 461 with two.
+# administrators on a machine of changing speed, 1 in 100 lists took 394 and 461 ms with two, 377 to
+# 577 with three, 532 and 718 with four.
 READERS: Final = 3
 # Apart from the readers: a write never waits for twenty lists, and its connections are prepared.
 WRITERS: Final = 4
