@@ -12,13 +12,12 @@ from db.wakeups import Wakeup
 from tests.bench.ground import progress, report
 from tests.bench.ground.ledger import FACTS_PER_MEMBER, MARK_EVERYBODY, Ledger, fill
 from tests.bench.ground.rounds import Figures, spread
-from tests.bench.ground.servers import Ground, ground
+from tests.bench.ground.servers import WAL_BYTES, Ground, ground
 from tests.bench.ground.worker import Deployment
 
 MEMBERS = 100_000
 QUICK_MEMBERS = 1_000
 TIMEOUT_S = 900.0
-WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 
 
 def main(
@@ -65,7 +64,7 @@ async def _one(servers: Ground, ledger: Ledger) -> Figures:
         figures: dict[str, float] = {}
         for name in ("first", "again"):
             before, worker_before = servers.cpu_seconds(), worker.cpu_seconds()
-            wal_before = await connection.fetchval(WAL)
+            wal_before = await connection.fetchval(WAL_BYTES)
             async with connection.transaction():
                 await connection.execute(MARK_EVERYBODY)
                 await wakeups.tell(connection, Wakeup.DUE)
@@ -77,6 +76,6 @@ async def _one(servers: Ground, ledger: Ledger) -> Figures:
             figures[f"{name}_worker_cpu_us"] = worker_s * 1e6 / ledger.members
             figures[f"{name}_database_cpu_us"] = used.database * 1e6 / ledger.members
             figures[f"{name}_broker_cpu_us"] = used.broker * 1e6 / ledger.members
-            written = await connection.fetchval(WAL) - wal_before
+            written = await connection.fetchval(WAL_BYTES) - wal_before
             figures[f"{name}_wal_bytes"] = written / ledger.members
         return figures

@@ -18,14 +18,13 @@ from tests.bench.ground import backlog as backlogs
 from tests.bench.ground import progress, report
 from tests.bench.ground.idlers import idlers
 from tests.bench.ground.rounds import Figures, alternate, spread
-from tests.bench.ground.servers import Ground, ground
+from tests.bench.ground.servers import WAL_BYTES, Ground, ground
 from tests.bench.ground.worker import Deployment
 
 RECORDS = 600_000
 QUICK_RECORDS = 20_000
 WORKERS = (1, 2, 4)
 TIMEOUT_S = 900.0
-WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 SIDES = ("worker", "broker", "database")
 
 
@@ -65,7 +64,7 @@ def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any
             await progress.watch_claims(deployment, owners=workers)
             # Starting up is not the point.
             connection = await deployment.connect()
-            before, wal_before = servers.cpu_seconds(), await connection.fetchval(WAL)
+            before, wal_before = servers.cpu_seconds(), await connection.fetchval(WAL_BYTES)
             workers_before = sum(worker.cpu_seconds() for worker in deployment.workers)
             topic = deployment.settings.topic_attendance
             await asyncio.to_thread(backlogs.produce, servers.bootstrap, topic, records)
@@ -76,7 +75,7 @@ def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any
             figures = {"worker": worker_s, "broker": used.broker, "database": used.database}
             figures["total"] = sum(figures.values())
             per_million = {name: value * 1e6 / len(records) for name, value in figures.items()}
-            written = await connection.fetchval(WAL) - wal_before
+            written = await connection.fetchval(WAL_BYTES) - wal_before
             return {**per_million, "wal_bytes": written / len(records)}
 
     return run

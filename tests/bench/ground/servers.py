@@ -30,6 +30,7 @@ POSTGRES_SETTINGS = {
 JAVA_OPTIONS = (
     "-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 )  # fmt: skip
+WAL_BYTES = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 BROKER_PROPERTIES = {"log.retention.ms": "-1"}
 
 
