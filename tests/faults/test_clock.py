@@ -36,7 +36,8 @@ TWO_HOURS_S = 7200.0
 EASTERN = "EST5EDT,M3.2.0,M11.1.0"
 CENTRAL_EUROPEAN = "CET-1CEST,M3.5.0,M10.5.0/3"
 OVERRIDDEN = 20
-RECOMPUTED_WITHIN_S = 60
+# In full 20,000 members are due at once, on a machine that may run other tests besides.
+RECOMPUTED_WITHIN_S = 180
 
 RUNS = "SELECT slot, status, summary::json ->> 'failed' AS failed FROM batch_run ORDER BY slot"
 NOT_RECOMPUTED = """
