@@ -12,6 +12,7 @@ from tests.faults.claims import Claims
 from tests.faults.conftest import Measured, SceneMaker, Trial
 from tests.faults.failpoints import Failpoint
 from tests.faults.proxy import Proxy, through
+from tests.faults.scene import IDLE_TIMEOUT_S
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -89,7 +90,7 @@ async def test_fault_12_disk_full(scene: SceneMaker, trial: Trial, measured: Mea
             await worker.until_arrived("upserts", 4 + attempts, timeout_s=400)
         recovery_s = await it.until_moving()
         # Evaluators may still have most of their attempts before them, at most 5 s apart.
-        report = await it.finish(5.0 * attempts)
+        report = await it.finish(max(IDLE_TIMEOUT_S, 5.0 * attempts))
         measured(12, report, recovery_s)
         assert all(worker.said("53100") for worker in workers)
         assert not report.dead_letters

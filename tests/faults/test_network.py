@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import pytest
 
+from service.demo.input_record import InputRecord
 from service.demo.local import LocalKafka, LocalPostgres
 from service.demo.local.ports import free_port
 from tests.faults.conftest import Measured, SceneMaker, Trial
-from tests.faults.memory import peak_memory
+from tests.faults.memory import Peak, peak_memory
 from tests.faults.proxy import Proxy, host_and_port, through
+from tests.faults.scene import Scene
+from tests.faults.workers import Worker
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
@@ -95,6 +98,18 @@ async def hanging(proxy: Proxy, lasts_s: float) -> None:
     await asyncio.sleep(lasts_s)
 
 
+async def after_a_backlog(it: Scene, load: Iterable[InputRecord]) -> tuple[list[Worker], Peak]:
+    """Two workers that have worked off a load, and what they held in memory meanwhile.
+
+    There is a backlog after the trouble, too, and full batches take more than a trickle.
+    """
+    await it.send(load)
+    workers = await it.ready_workers("one", "two")
+    async with peak_memory(workers) as peak:
+        await it.until_idle()
+    return workers, peak
+
+
 Trouble = Callable[[Proxy, float], Awaitable[None]]
 LASTS_S: dict[Trouble, float] = {cut: 40, late: 60, slow: 60, limited: 40, hanging: 120}
 
@@ -110,11 +125,7 @@ async def test_fault_10_network(
         bootstrap=f"{HOST}:{proxies['broker'].port}", database=through(proxies["database"])
     ) as it:
         load = trial.load()
-        # A backlog, as there is one after the trouble: full batches take more than a trickle.
-        await it.send(itertools.islice(load, trial.records // 2))
-        workers = await it.ready_workers("one", "two")
-        async with peak_memory(workers) as calm:
-            await it.until_idle()
+        workers, calm = await after_a_backlog(it, itertools.islice(load, trial.records // 2))
         async with peak_memory(workers) as troubled:
             sending = asyncio.create_task(it.send(load, rate=trial.records / 2 / (lasts_s + 10)))
             await it.until_applied(await it.applied() + trial.records // 40)
@@ -141,11 +152,7 @@ async def test_fault_10_forgotten_connections(
         bootstrap=f"{HOST}:{proxies['broker'].port}", database=through(proxies["database"])
     ) as it:
         load = trial.load()
-        # A backlog, as there is one after the trouble: full batches take more than a trickle.
-        await it.send(itertools.islice(load, trial.records // 2))
-        workers = await it.ready_workers("one", "two")
-        async with peak_memory(workers) as calm:
-            await it.until_idle()
+        workers, calm = await after_a_backlog(it, itertools.islice(load, trial.records // 2))
         async with peak_memory(workers) as troubled:
             sending = asyncio.create_task(it.send(load, rate=trial.records / 2 / 60))
             await it.until_applied(await it.applied() + trial.records // 40)
