@@ -11,7 +11,7 @@ import pytest
 from service.demo.fake_claude import FakeClaude
 from service.demo.fake_messages import Act
 from tests.faults.classifier_main import KILLED, LEASE_S
-from tests.postgres.claude_scene import Scene, open_scene
+from tests.postgres.claude.scene import Scene, open_scene
 
 IN_FLIGHT = 2  # calls at once of the classifier under test
 

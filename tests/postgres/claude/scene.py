@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from db import due, evaluation
+from db import claude_usage, due, evaluation
 from db.claude_usage import Limits
 from db.evaluating import Evaluating, Judge
 from db.evaluation import CaseReader
@@ -200,3 +200,22 @@ async def open_scene(database: str, fake: FakeClaude) -> AsyncIterator[Scene]:
     finally:
         await scene.close()
         pool.terminate()
+
+
+def saying(level: str) -> dict[str, str]:
+    return {
+        "level": level,
+        "admin_explanation": "{member} of {org} is in good hands.",
+        "user_explanation": "It is good to have you with {org}.",
+    }
+
+
+async def five_situations(scene: Scene) -> None:
+    for number, attended in enumerate([(5,), (50,), (95,), (300,), (5, 6)]):
+        await scene.member(f"user-{number}", attended=attended)
+    await scene.evaluate()
+
+
+async def totals_of(scene: Scene) -> claude_usage.Totals:
+    async with transaction(scene.pool) as connection:
+        return await claude_usage.totals(connection)
