@@ -6,7 +6,7 @@ its own, so no wake-up is lost. A rollback puts them back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
@@ -33,9 +33,18 @@ WITH taken AS (
 )
 SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
 
+# What there is some of besides batches. By index, since a scan would go over all that was taken
+# already: minimums, because EXISTS gives up the order that asks for one.
+_OTHER_KINDS: Final = """
+SELECT (SELECT min(mark_id) FROM due_member) IS NOT NULL,
+       (SELECT min(mark_id) FROM due_user) IS NOT NULL,
+       (SELECT min(mark_id) FROM due_organization) IS NOT NULL,
+       (SELECT min(wake_at) FROM engagement) <= engagement_now()"""
+
 # As many rows as hold enough members; those that are looked at but left are free again with the
-# end of the transaction.
-TAKE_BATCHES: Final = """
+# end of the transaction. What else there is, is told by the same statement, in every row and in one
+# without a member where nobody is marked: a steady stream leaves batches of marks alone.
+TAKE_BATCHES: Final = f"""
 WITH looked_at AS (
     SELECT mark_id, cardinality(member_ids) AS members FROM due_batch
     ORDER BY mark_id LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -45,10 +54,17 @@ WITH looked_at AS (
             SELECT mark_id, sum(members) OVER (ORDER BY mark_id) - members AS before FROM looked_at
         ) AS l WHERE before < $1::bigint))
     RETURNING member_ids, cause
+), marked AS (
+    SELECT member_id, array_agg(DISTINCT cause) AS causes
+    FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
+    GROUP BY member_id
 )
-SELECT member_id, array_agg(DISTINCT cause), (SELECT count(*) FROM looked_at)
-FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
-GROUP BY member_id"""
+SELECT m.member_id, m.causes, (SELECT count(*) FROM looked_at), others.*
+FROM ({_OTHER_KINDS}) AS others LEFT JOIN marked m ON true"""  # noqa: S608 - made of constants
+
+ANY_DUE: Final = f"""
+SELECT (SELECT min(mark_id) FROM due_batch) IS NOT NULL, others.*
+FROM ({_OTHER_KINDS}) AS others"""  # noqa: S608 - made of constants
 
 # Whether bringing marks together is worth it: as many new rows as were brought together before, so
 # that a mark is moved a few times at most however long the backlog lasts.
@@ -118,15 +134,6 @@ SELECT (SELECT count(*) FROM due_member)
            (SELECT min(marked_at) FROM due_member), (SELECT min(marked_at) FROM due_batch)
        )), 0)::float8"""
 
-# What there is some of. By index, since a scan would go over all that was taken already: minimums,
-# because EXISTS gives up the order that asks for one.
-SELECT_KINDS: Final = """
-SELECT (SELECT min(mark_id) FROM due_member) IS NOT NULL,
-       (SELECT min(mark_id) FROM due_batch) IS NOT NULL,
-       (SELECT min(mark_id) FROM due_user) IS NOT NULL,
-       (SELECT min(mark_id) FROM due_organization) IS NOT NULL,
-       (SELECT min(wake_at) FROM engagement) <= engagement_now()"""
-
 
 class Backlog(NamedTuple):
     """Marks that wait, and the age of the oldest in seconds."""
@@ -141,14 +148,11 @@ async def take(connection: Connection, limit: int) -> Causes:
     Some of every kind that there is, however much there is of the others; at most twice `limit`.
     No cause means that only time has passed.
     """
-    # A steady stream leaves batches of marks alone, so this saves more statements than it is.
-    marks, batches, users, slices, clock = (await connection.fetch(SELECT_KINDS))[0]
     causes: Causes = {}
-    if marks:
-        for member_id, why in await connection.fetch(TAKE_MARKS, limit):
-            causes[member_id] = set(why)
-    if batches:
-        await _take_batches(connection, causes, _room(causes, limit))
+    marks, users, slices, clock = await _take_batches(connection, causes, limit)
+    if marks and (room := _room(causes, limit)):
+        for member_id, why in await connection.fetch(TAKE_MARKS, room):
+            causes.setdefault(member_id, set()).update(why)
     if users and (room := _room(causes, limit)):
         for row in await connection.fetch(TAKE_USERS, room):
             causes.setdefault(row[0], set()).add("signals")
@@ -182,15 +186,18 @@ def _room(causes: Causes, limit: int) -> int:
     return max(limit - len(causes), limit // KINDS)
 
 
-async def _take_batches(connection: Connection, causes: Causes, room: int) -> None:
+async def _take_batches(connection: Connection, causes: Causes, limit: int) -> Sequence[bool]:
+    """Take batches of marks; of which of the other kinds there is something."""
     # Until there are enough, since rows may name the same members: whoever is given less than a
     # page takes it that nobody else is due.
-    enough, looked_at = len(causes) + room, MOST_LOOKED_AT
-    while len(causes) < enough and looked_at == MOST_LOOKED_AT:
-        rows = await connection.fetch(TAKE_BATCHES, enough - len(causes), MOST_LOOKED_AT)
-        for member_id, why, _ in rows:
-            causes.setdefault(member_id, set()).update(why)
-        looked_at = rows[0][2] if rows else 0
+    while True:
+        rows = await connection.fetch(TAKE_BATCHES, limit - len(causes), MOST_LOOKED_AT)
+        for member_id, why, *_ in rows:
+            if member_id is not None:
+                causes.setdefault(member_id, set()).update(why)
+        _, _, looked_at, *others = rows[0]
+        if looked_at < MOST_LOOKED_AT or len(causes) >= limit:
+            return others
 
 
 async def _take_slice(connection: Connection, causes: Causes, limit: int) -> None:
@@ -241,4 +248,4 @@ async def backlog(connection: Connection) -> Backlog:
 
 async def any_due(connection: Connection) -> bool:
     """Whether anybody is due now."""
-    return any((await connection.fetch(SELECT_KINDS))[0])
+    return any((await connection.fetch(ANY_DUE))[0])

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from db.erasures import hold_off
 from db.member_ids import Key, MemberIds, Person
 from db.pool import Connection
 from service.events import InputKind
@@ -274,14 +275,17 @@ async def apply_rows(
 ) -> Applied:
     """Merge rows (the newest per natural key, columns in the order of the wire model's fields).
 
-    In the caller's transaction, which holds erasures off, on a connection prepared by
+    In the caller's transaction, from which on erasures are kept out, on a connection prepared by
     `prepare_connection`. Idempotent.
     """
     people: Mapping[Key, Person] = {}
     staged: Iterable[Row] = rows
-    if rows and kind in ABOUT_MEMBERS:
+    if kind in ABOUT_MEMBERS:
         await ids.begin(connection)
-        staged, people = await _by_member_id(connection, rows, ids)
+        if rows:
+            staged, people = await _by_member_id(connection, rows, ids)
+    else:
+        await hold_off(connection)
     if len(rows) <= FEW_ROWS:
         columns = list(zip(*staged, strict=True))
         if not columns:

@@ -22,8 +22,11 @@ Key = tuple[str, str]
 GENERATION: Final = 50_000
 PASSES: Final = 5
 
-# The first nextval leaves last_value where it was.
-READ_EPOCH: Final = "SELECT last_value + is_called::integer FROM member_epoch"
+# The epoch is read once erasures are kept out, and not before: CASE evaluates in this order. The
+# first nextval leaves last_value where it was.
+BEGIN: Final = """
+SELECT CASE WHEN pg_advisory_xact_lock_shared(erasure_lock()) IS NOT NULL
+    THEN (SELECT last_value + is_called::integer FROM member_epoch) END"""
 
 # Sorted, so that two workers meet in one order. Whoever was erased goes on with the revision and
 # without the older records; those alone (`latest`) bring nobody back: then member_id is null.
@@ -76,8 +79,11 @@ class MemberIds:
         self._epoch = -1
 
     async def begin(self, connection: Connection) -> None:
-        """Drop what may no longer hold; the transaction holds erasures off already."""
-        epoch: int = await connection.fetchval(READ_EPOCH)
+        """Keep erasures out until the transaction ends (as `db.erasures.hold_off`).
+
+        And drop what may no longer hold.
+        """
+        epoch: int = await connection.fetchval(BEGIN)
         if epoch != self._epoch:
             self.forget()
             self._epoch = epoch

@@ -45,23 +45,11 @@ UPDATE engagement e SET
     override_notes = s.override_notes
 FROM stage_engagement s WHERE e.member_id = s.member_id"""
 
-UPDATE_UNCHANGED: Final = """
-UPDATE engagement e SET computed_at = $3, wake_at = s.wake_at
-FROM unnest($1::bigint[], $2::timestamptz[]) AS s (member_id, wake_at)
-WHERE e.member_id = s.member_id"""
-
 INSERT_OVERRIDE_ACTION: Final = """
 INSERT INTO engagement_override_history
     (engagement_id, org_id, user_id, previous_level, new_level, notes, action, performed_by,
      performed_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
-
-# A few rows go as JSON, since they hold arrays: emptying the temporary table truncates a file in
-# every commit, which takes longer than the update. For many, COPY is a quarter cheaper.
-FEW_RESULTS: Final = 200
-UPDATE_FEW: Final = UPDATE_FROM_STAGE.replace(
-    "FROM stage_engagement s", "FROM json_populate_recordset(NULL::engagement, $1::json) s"
-)
 
 _STAGE_COLUMNS: Final = [
     "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
@@ -74,10 +62,9 @@ _STAGE_COLUMNS: Final = [
     "override_level", "overridden_by", "override_notes",
 ]  # fmt: skip
 
-# Not COPY: PostgreSQL refuses that into tables with row-level security. Both at once, and the wake-
-# up with them, since most pages of a steady stream are small: what they cost is round trips.
-INSERT_PUBLICATIONS: Final = f"""
-WITH history AS (
+# Not COPY: PostgreSQL refuses that into tables with row-level security.
+_PUBLISH: Final = """
+history AS (
     INSERT INTO engagement_level_history
         (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
          cause, reason, computed_level, source)
@@ -87,8 +74,29 @@ WITH history AS (
 ), published AS (
     INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])
+)"""
+_TELL: Final = f"SELECT pg_notify('{Wakeup.OUTBOX}', '') WHERE cardinality($1::bigint[]) > 0"
+_UPDATE_UNCHANGED: Final = """
+UPDATE engagement e SET computed_at = {at}, wake_at = s.wake_at
+FROM unnest({members}::bigint[], {wake_ats}::timestamptz[]) AS s (member_id, wake_at)
+WHERE e.member_id = s.member_id"""
+
+INSERT_PUBLICATIONS: Final = f"WITH {_PUBLISH} {_TELL}"
+UPDATE_UNCHANGED: Final = _UPDATE_UNCHANGED.format(members="$1", wake_ats="$2", at="$3")
+
+# Most pages of a steady stream are small, and what they cost is round trips: everything at once,
+# the wake-up with it. Rows go as JSON, since they hold arrays: emptying the temporary table
+# truncates a file in every commit, which takes longer than the update. For many, COPY is a quarter
+# cheaper.
+FEW_RESULTS: Final = 200
+_CHANGED: Final = UPDATE_FROM_STAGE.replace(
+    "FROM stage_engagement s", "FROM json_populate_recordset(NULL::engagement, $19::json) s"
 )
-SELECT pg_notify('{Wakeup.OUTBOX}', '')"""  # noqa: S608 - made of constants
+_UNCHANGED: Final = _UPDATE_UNCHANGED.format(members="$20", wake_ats="$21", at="$22")
+WRITE_FEW: Final = f"""
+WITH {_PUBLISH}, changed AS ({_CHANGED}), unchanged AS ({_UNCHANGED})
+{_TELL}"""
+OUTBOX_COLUMNS: Final = 5
 HISTORY_COLUMNS: Final = 13
 
 
@@ -115,35 +123,40 @@ async def write_results(
     """
     changed = [r for r in results if _differs(r)]
     unchanged = [r for r in results if not _differs(r)]
-    await write_publications(connection, changed, recorded_at)
-    if changed:
-        await _update(connection, [_stage_row(r, explanations) for r in changed])
-    if unchanged:
+    members = [r.member.member_id for r in unchanged]
+    wake_ats = [r.wake_at for r in unchanged]
+    rows = [_stage_row(r, explanations) for r in changed]
+    if 0 < len(rows) <= FEW_RESULTS:
+        await _insert_override_actions(connection, changed, recorded_at)
+        publications = _publications(changed, recorded_at)
         await connection.execute(
-            UPDATE_UNCHANGED,
-            [r.member.member_id for r in unchanged],
-            [r.wake_at for r in unchanged],
-            recorded_at,
+            WRITE_FEW, *publications, _as_json(rows), members, wake_ats, recorded_at
         )
-
-
-async def _update(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    if len(rows) <= FEW_RESULTS:
-        named = [dict(zip(_STAGE_COLUMNS, row, strict=True)) for row in rows]
-        for each in named:
-            if each["verdict_key"] is not None:
-                each["verdict_key"] = rf"\x{each['verdict_key'].hex()}"
-        await connection.execute(UPDATE_FEW, _encode(named).decode())
         return
-    await connection.copy_records_to_table("stage_engagement", records=rows, columns=_STAGE_COLUMNS)
-    await connection.execute(UPDATE_FROM_STAGE)
-    await connection.execute("DELETE FROM stage_engagement")
+    if rows:
+        await write_publications(connection, changed, recorded_at)
+        await connection.copy_records_to_table(
+            "stage_engagement", records=rows, columns=_STAGE_COLUMNS
+        )
+        await connection.execute(UPDATE_FROM_STAGE)
+        await connection.execute("DELETE FROM stage_engagement")
+    if members:
+        await connection.execute(UPDATE_UNCHANGED, members, wake_ats, recorded_at)
 
 
 async def write_publications(
     connection: Connection, results: Sequence[Result], recorded_at: datetime
 ) -> None:
     """Write both histories and the messages, but not the standings."""
+    await _insert_override_actions(connection, results, recorded_at)
+    publications = _publications(results, recorded_at)
+    if publications[0]:
+        await connection.execute(INSERT_PUBLICATIONS, *publications)
+
+
+async def _insert_override_actions(
+    connection: Connection, results: Sequence[Result], recorded_at: datetime
+) -> None:
     for member, _, outcome, *_ in results:
         for action in outcome.override_actions:
             await connection.execute(
@@ -152,10 +165,14 @@ async def write_publications(
                 action.previous_level, action.new_level, action.notes, action.action,
                 action.performed_by, recorded_at, action.expires_at,
             )  # fmt: skip
-    history, outbox = _publications(results, recorded_at)
-    if outbox:
-        columns = list(zip(*history, strict=True)) or [()] * HISTORY_COLUMNS
-        await connection.execute(INSERT_PUBLICATIONS, *zip(*outbox, strict=True), *columns)
+
+
+def _as_json(rows: Sequence[tuple[Any, ...]]) -> str:
+    named = [dict(zip(_STAGE_COLUMNS, row, strict=True)) for row in rows]
+    for each in named:
+        if each["verdict_key"] is not None:
+            each["verdict_key"] = rf"\x{each['verdict_key'].hex()}"
+    return _encode(named).decode()
 
 
 def _differs(result: Result) -> bool:
@@ -169,10 +186,10 @@ def _differs(result: Result) -> bool:
     )
 
 
-def _publications(
-    results: Sequence[Result], recorded_at: datetime
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    history, outbox = [], []
+def _publications(results: Sequence[Result], recorded_at: datetime) -> list[Sequence[Any]]:
+    """Columns of the messages, then those of the level history."""
+    history: list[tuple[Any, ...]] = []
+    outbox: list[tuple[Any, ...]] = []
     for member, _, outcome, messages, _ in results:
         org_id, user_id, _ = member.subject
         for publication, message in zip(outcome.publications, messages, strict=True):
@@ -187,7 +204,11 @@ def _publications(
                     publication.shown_source,
                 )  # fmt: skip
                 history.append(row)
-    return history, outbox
+    return [*_columns(outbox, OUTBOX_COLUMNS), *_columns(history, HISTORY_COLUMNS)]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) or [()] * count
 
 
 def _stage_row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:

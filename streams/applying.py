@@ -209,11 +209,9 @@ class BatchApplier:
             self._set_clock(now)
             if not all(d.holds_at(now + self._max_future_skew) for d in decoded):
                 raise ClockMoved
-            # Erasing and applying records exclude each other.
             if subjects:
+                # Erasing and applying records exclude each other.
                 await erasures.hold(connection)
-            else:
-                await erasures.hold_off(connection)
             applied = await apply_rows(connection, decoded[0].kind, rows, self._ids)
             if subjects:
                 await erasures.erase_all(connection, subjects, self._erasure_memory)

@@ -27,7 +27,7 @@ BUSY_SHARE: Final = 0.05
 BUSY_PAUSE_S: Final = 0.5
 BUSY_LOOK_S: Final = 0.05
 STEP_TIMEOUT_S: Final = 60.0
-# A steady stream is evaluated in pages: each costs a dozen statements, however few are on it.
+# A steady stream is evaluated in pages: each costs seven statements, however few are on it.
 GATHER_S: Final = 0.01
 FEW: Final = 200
 

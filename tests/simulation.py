@@ -143,8 +143,6 @@ class Simulation:
         async with transaction(self.pool) as connection:
             if decoded.erasures:
                 await erasures.hold(connection)
-            else:
-                await erasures.hold_off(connection)
             applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
             if decoded.erasures:
                 subjects = [erasures.Subject(*one) for one in decoded.erasures]

@@ -277,6 +277,27 @@ def _some_life(rng: random.Random, org: str) -> list[tuple[InputRecord | None, d
     return found + [(None, at) for at in tombstones]
 
 
+async def test_whoever_waited_for_an_erasure_knows_of_it(database: str) -> None:
+    """Else a fact would be written under the remembered number of a member who is gone."""
+    async with simulation(database, NOW) as world:
+        await world.attend(ORG, ADA, NOW - days(3))
+        erasing = await world.pool.acquire()
+        erasure = erasing.transaction()
+        await erasure.start()
+        await erasures.hold(erasing)
+        world.now = NOW + timedelta(seconds=1)
+        applying = asyncio.create_task(world.attend(ORG, ADA, NOW - days(2)))
+        await asyncio.sleep(0.3)
+        assert not applying.done()
+        await erasures.erase(erasing, org_id=ORG, user_id=ADA, erased_at=NOW, memory=MEMORY)
+        await erasure.commit()
+        await world.pool.release(erasing)
+        await asyncio.wait_for(applying, 5)
+        known = "SELECT count(*) FROM attendance_fact JOIN member USING (member_id)"
+        assert await world.value("SELECT count(*) FROM attendance_fact") == 1
+        assert await world.value(known) == 1
+
+
 async def test_records_wait_for_an_erasure_and_an_erasure_for_records(database: str) -> None:
     """A fact must not be written for a member who is gone by the time it is committed."""
     async with simulation(database, NOW) as world:
