@@ -121,9 +121,13 @@ class Terminal:
     def wait_for(self, text: str, timeout_s: float = TIMEOUT_S) -> None:
         """Return when it has printed or said this."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.printed + self.said:
+        while True:
+            # In this order: what it says last counts, too.
+            has_ended = self._process.poll() is not None
+            if text in self.printed + self.said:
+                return
             everything = f"no {text!r} in\n{self.printed}\n{self.said}"
-            assert self._process.poll() is None, everything
+            assert not has_ended, everything
             assert time.monotonic() < deadline, everything
             time.sleep(POLL_S)
 
