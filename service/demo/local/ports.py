@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import socket
+from functools import cache
+from typing import IO
 
+from service.demo.local.folders import cache_folder
 from service.demo.local.keeper import LocalServerError
 
 # Below the ranges that Linux (32768 up) and macOS (49152 up) hand out to outgoing connections:
@@ -13,23 +17,39 @@ FIRST_PORT = 20000
 LAST_PORT = 32000
 ATTEMPTS = 200
 
-# What this process has given away: a server that is still starting does not listen yet.
+# What this process has given away: a server that is still starting does not listen yet. Of other
+# processes of this user the same is known by locks on the bytes of a file, one for each port.
 _given: set[int] = set()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now, another one at each call.
+    """A port that nobody listens on now, another one at each call and in each process.
 
     The caller still has to cope with losing a race for it. Raises OSError when none is found.
     """
     source = random.SystemRandom()
     for _ in range(ATTEMPTS):
         port = source.randint(FIRST_PORT, LAST_PORT)
-        if port not in _given and is_free(port, host):
+        if port not in _given and is_free(port, host) and _reserve(port):
             _given.add(port)
             return port
     message = f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}"
     raise OSError(message)
+
+
+def _reserve(port: int) -> bool:
+    """Keep a port from other processes for as long as this one runs; False: one of them has it."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+@cache
+def _reservations() -> IO[bytes]:
+    # Opened once: closing any handle of a file would give up all of a process's locks on it.
+    return (cache_folder() / "ports.lock").open("ab")
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
