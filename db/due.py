@@ -20,7 +20,9 @@ MARKS_PER_BATCH: Final = 200
 # Fewer rows than this are not worth bringing together, and more are not moved by one statement.
 FEW_BATCHES: Final = 40
 MOST_BATCHES: Final = 5_000
-# Rows of marks that one statement looks at: a batch of a steady stream marks a few members only.
+# Rows of marks that one statement looks at, and so keeps from others for as long as the page takes.
+# Some hold a page's members in five rows; a batch of a steady stream marks a few members only.
+FIRST_LOOKED_AT: Final = 8
 MOST_LOOKED_AT: Final = 100
 # Marks, batches of marks, users, slices of organisations, members whose time has come.
 KINDS: Final = 5
@@ -65,6 +67,9 @@ FROM ({_OTHER_KINDS}) AS others LEFT JOIN marked m ON true"""  # noqa: S608 - ma
 ANY_DUE: Final = f"""
 SELECT (SELECT min(mark_id) FROM due_batch) IS NOT NULL, others.*
 FROM ({_OTHER_KINDS}) AS others"""  # noqa: S608 - made of constants
+
+# One at a time: those who shared the rows among themselves would each keep marks of all members.
+LOCK_JOINING: Final = "SELECT pg_advisory_xact_lock(hashtextextended('join due_batch', 0))"
 
 # Whether bringing marks together is worth it: as many new rows as were brought together before, so
 # that a mark is moved a few times at most however long the backlog lasts.
@@ -171,6 +176,7 @@ async def join_batches(connection: Connection) -> int:
     each: measured, 450,000 evaluations of 50,000 members. Moves marks, takes none: in a transaction
     of its own, so that others see them again at once.
     """
+    await connection.execute(LOCK_JOINING)
     new, joined = (await connection.fetch(COUNT_BATCHES))[0]
     if new < max(FEW_BATCHES, joined):
         return 0
@@ -190,14 +196,16 @@ async def _take_batches(connection: Connection, causes: Causes, limit: int) -> S
     """Take batches of marks; of which of the other kinds there is something."""
     # Until there are enough, since rows may name the same members: whoever is given less than a
     # page takes it that nobody else is due.
+    most = FIRST_LOOKED_AT
     while True:
-        rows = await connection.fetch(TAKE_BATCHES, limit - len(causes), MOST_LOOKED_AT)
+        rows = await connection.fetch(TAKE_BATCHES, limit - len(causes), most)
         for member_id, why, *_ in rows:
             if member_id is not None:
                 causes.setdefault(member_id, set()).update(why)
         _, _, looked_at, *others = rows[0]
-        if looked_at < MOST_LOOKED_AT or len(causes) >= limit:
+        if looked_at < most or len(causes) >= limit:
             return others
+        most = min(2 * most, MOST_LOOKED_AT)
 
 
 async def _take_slice(connection: Connection, causes: Causes, limit: int) -> None:

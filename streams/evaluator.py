@@ -49,8 +49,8 @@ class Evaluator:
         self._intake_is_busy = intake_is_busy
         self._published = published
         self._wake = asyncio.Event()
-        # Whether the last page was, so that there is probably more.
-        self._was_full = False
+        # Whether there is probably more than a page: the last one was, or marks gathered meanwhile.
+        self._expects_many = False
 
     def wake(self) -> None:
         """Somebody is due."""
@@ -82,7 +82,7 @@ class Evaluator:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
-        if self._was_full:
+        if self._expects_many:
             async with transaction(self._pool) as connection:
                 await due.join_batches(connection)
         try:
@@ -94,7 +94,7 @@ class Evaluator:
             log.warning("page_taken_apart", action="isolate", error=str(error))
             async with transaction(self._pool) as connection:
                 page = await evaluate_apart(connection, self._evaluating, PAGE)
-        self._was_full = page.taken >= PAGE
+        self._expects_many = page.taken >= PAGE
         if page.publications:
             self._published()
         if page.evaluated:
@@ -108,7 +108,8 @@ class Evaluator:
         """Pause for as long as the intake is busy, at most until our share is used up."""
         resume_at = time.monotonic() + max(BUSY_PAUSE_S, took_s * (1 / BUSY_SHARE - 1))
         # Busy is a level, not an event: batches come and go many times a second.
-        while self._intake_is_busy() and time.monotonic() < resume_at:  # noqa: ASYNC110
+        while self._intake_is_busy() and time.monotonic() < resume_at:
+            self._expects_many = True
             await asyncio.sleep(BUSY_LOOK_S)
 
     async def _wait_for_work(self) -> None:

@@ -2,7 +2,8 @@
 
 Wall-clock rates would only show how many cores this machine has; CPU seconds of worker, broker and
 database each show whether more workers make a record dearer. From claimed partitions to the last
-level record on its topic. Idlers keep the processors busy throughout: what a CPU second gets done
+level record on its topic; the workers stand still while the backlog is sent, or four of them would
+leave its producer so little that they get a stream instead, which is dearer. Idlers keep the processors busy throughout: what a CPU second gets done
 would else depend on how much of the machine the others leave unused, which is less with four.
 """
 
@@ -35,7 +36,7 @@ def main(
     records: int | None = None,
     repetitions: int | None = None,
 ) -> dict[str, Any]:
-    """`--records` is sent at once to workers that wait for it."""
+    """`--records` is how many the backlog has."""
     count = records or (QUICK_RECORDS if quick else RECORDS)
     results = asyncio.run(_run(count, repetitions or (1 if quick else 3)))
     metrics = {"scale.cpu_per_record_4w_vs_1w": _ratio(results, "4", "total")}
@@ -67,7 +68,11 @@ def _contender(servers: Ground, workers: int, records: list[InputRecord]) -> Any
             before, wal_before = servers.cpu_seconds(), await connection.fetchval(WAL_BYTES)
             workers_before = sum(worker.cpu_seconds() for worker in deployment.workers)
             topic = deployment.settings.topic_attendance
+            for worker in deployment.workers:
+                worker.freeze()
             await asyncio.to_thread(backlogs.produce, servers.bootstrap, topic, records)
+            for worker in deployment.workers:
+                worker.thaw()
             await progress.watch_intake(deployment, topic, len(records), timeout_s=TIMEOUT_S)
             await progress.watch_settling(deployment, timeout_s=TIMEOUT_S)
             used = servers.cpu_seconds() - before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -162,3 +163,45 @@ async def test_rows_that_were_only_looked_at_are_free_again(
     finally:
         await other.close()
     assert len(first.keys() | rest.keys()) == 5_001
+
+
+async def test_a_page_leaves_pages_for_others(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    """While it is worked on, not only afterwards."""
+    await connection.execute(MARKS)
+    other = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            first = await due.take(connection, LIMIT)
+            second = await due.take(other, LIMIT)
+    finally:
+        await other.close()
+    assert len(second) == LIMIT
+    assert not first.keys() & second.keys()
+
+
+async def test_two_do_not_share_out_what_is_to_be_brought_together(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    """Else each would leave a mark of every member, to be evaluated twice."""
+    for _ in range(4):
+        await connection.execute(MARKS)
+    half = "SELECT FROM due_batch ORDER BY mark_id DESC LIMIT 50 FOR UPDATE"
+    others = [await asyncpg.connect(database) for _ in range(2)]
+    try:
+        held, joining = (other.transaction() for other in others)
+        await held.start()
+        await others[0].execute(half)
+        await joining.start()
+        await due.join_batches(others[1])
+        await held.rollback()
+        second = asyncio.create_task(due.join_batches(connection))
+        await asyncio.sleep(0.3)
+        await joining.commit()
+        await asyncio.wait_for(second, 10)
+    finally:
+        for other in others:
+            await other.close()
+    after = await marks_of(connection)
+    assert after == sorted(set(after))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import random
 import socket
 from functools import cache
-from typing import IO
 
 from service.demo.local.folders import cache_folder
 from service.demo.local.keeper import LocalServerError
@@ -47,9 +47,9 @@ def _reserve(port: int) -> bool:
 
 
 @cache
-def _reservations() -> IO[bytes]:
-    # Opened once: closing any handle of a file would give up all of a process's locks on it.
-    return (cache_folder() / "ports.lock").open("ab")
+def _reservations() -> int:
+    # Opened once and never closed: that would give up all of the process's locks on the file.
+    return os.open(cache_folder() / "ports.lock", os.O_RDWR | os.O_CREAT, 0o644)
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -142,6 +142,14 @@ class Worker:
         self._cpu_seconds = max(self._cpu_seconds, cpu_of_tree(self.process))
         return self._cpu_seconds
 
+    def freeze(self) -> None:
+        """Stop it where it is, for less than the session timeout."""
+        self.process.suspend()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.resume()
+
     def resident_mb(self) -> float:
         """Resident memory now."""
         return float(self.process.memory_info().rss) / 2**20
