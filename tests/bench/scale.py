@@ -2,9 +2,10 @@
 
 Wall-clock rates would only show how many cores this machine has; CPU seconds of worker, broker and
 database each show whether more workers make a record dearer. From claimed partitions to the last
-level record on its topic; the workers stand still while the backlog is sent, or four of them would
-leave its producer so little that they get a stream instead, which is dearer. Idlers keep the processors busy throughout: what a CPU second gets done
-would else depend on how much of the machine the others leave unused, which is less with four.
+level record on its topic. The workers stand still while the backlog is sent: four of them would
+leave its producer so little that they get a stream instead, which is dearer. Idlers keep the
+processors busy throughout: what a CPU second gets done would else depend on how much of the machine
+the others leave unused, which is less with four.
 """
 
 from __future__ import annotations
