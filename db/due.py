@@ -69,7 +69,8 @@ SELECT (SELECT min(mark_id) FROM due_batch) IS NOT NULL, others.*
 FROM ({_OTHER_KINDS}) AS others"""  # noqa: S608 - made of constants
 
 # One at a time: those who shared the rows among themselves would each keep marks of all members.
-LOCK_JOINING: Final = "SELECT pg_advisory_xact_lock(hashtextextended('join due_batch', 0))"
+# Nobody waits, since whoever has the lock may be frozen.
+LOCK_JOINING: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('join due_batch', 0))"
 
 # Whether bringing marks together is worth it: as many new rows as were brought together before, so
 # that a mark is moved a few times at most however long the backlog lasts.
@@ -174,9 +175,10 @@ async def join_batches(connection: Connection) -> int:
 
     Under a backlog a member is marked by one batch after the other, and would be evaluated for
     each: measured, 450,000 evaluations of 50,000 members. Moves marks, takes none: in a transaction
-    of its own, so that others see them again at once.
+    of its own, so that others see them again at once. Does nothing while somebody else is at it.
     """
-    await connection.execute(LOCK_JOINING)
+    if not await connection.fetchval(LOCK_JOINING):
+        return 0
     new, joined = (await connection.fetch(COUNT_BATCHES))[0]
     if new < max(FEW_BATCHES, joined):
         return 0
