@@ -4,8 +4,8 @@ The database's function `erase_member` does the forgetting: it alone may take a 
 append-only histories. Before it runs, the shown level is closed here, with its change and the
 tombstone for the level topic, since those are made where all others are made.
 
-Erasing and applying records exclude each other (`hold_off`, `hold`), so no fact is written for a
-member who has just gone.
+Erasing and applying records exclude each other (`hold`, `MemberIds.begin`), so no fact is written
+for a member who has just gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from service.evaluation import evaluate
 from service.records import Cause
 from service.standing import close_expired
 
-HOLD_OFF: Final = "SELECT pg_advisory_xact_lock_shared(erasure_lock())"
 HOLD: Final = "SELECT pg_advisory_xact_lock(erasure_lock())"
 
 # Whoever was erased at this instant, or later, has nothing left from before it. In one order, so
@@ -54,11 +53,6 @@ class Subject(NamedTuple):
     org_id: str
     user_id: str
     erased_at: datetime
-
-
-async def hold_off(connection: Connection) -> None:
-    """Keep erasures out until the caller's transaction, which writes facts, has ended."""
-    await connection.execute(HOLD_OFF)
 
 
 async def hold(connection: Connection) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from db.erasures import hold_off
 from db.member_ids import Key, MemberIds, Person
 from db.pool import Connection
 from service.events import InputKind
@@ -280,12 +279,9 @@ async def apply_rows(
     """
     people: Mapping[Key, Person] = {}
     staged: Iterable[Row] = rows
-    if kind in ABOUT_MEMBERS:
-        await ids.begin(connection)
-        if rows:
-            staged, people = await _by_member_id(connection, rows, ids)
-    else:
-        await hold_off(connection)
+    await ids.begin(connection)
+    if rows and kind in ABOUT_MEMBERS:
+        staged, people = await _by_member_id(connection, rows, ids)
     if len(rows) <= FEW_ROWS:
         columns = list(zip(*staged, strict=True))
         if not columns:

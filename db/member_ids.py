@@ -79,10 +79,7 @@ class MemberIds:
         self._epoch = -1
 
     async def begin(self, connection: Connection) -> None:
-        """Keep erasures out until the transaction ends (as `db.erasures.hold_off`).
-
-        And drop what may no longer hold.
-        """
+        """Keep erasures out until the transaction ends, and drop what may no longer hold."""
         epoch: int = await connection.fetchval(BEGIN)
         if epoch != self._epoch:
             self.forget()

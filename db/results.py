@@ -76,25 +76,23 @@ history AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])
 )"""
 _TELL: Final = f"SELECT pg_notify('{Wakeup.OUTBOX}', '') WHERE cardinality($1::bigint[]) > 0"
-_UPDATE_UNCHANGED: Final = """
-UPDATE engagement e SET computed_at = {at}, wake_at = s.wake_at
-FROM unnest({members}::bigint[], {wake_ats}::timestamptz[]) AS s (member_id, wake_at)
-WHERE e.member_id = s.member_id"""
 
 INSERT_PUBLICATIONS: Final = f"WITH {_PUBLISH} {_TELL}"
-UPDATE_UNCHANGED: Final = _UPDATE_UNCHANGED.format(members="$1", wake_ats="$2", at="$3")
 
 # Most pages of a steady stream are small, and what they cost is round trips: everything at once,
-# the wake-up with it. Rows go as JSON, since they hold arrays: emptying the temporary table
-# truncates a file in every commit, which takes longer than the update. For many, COPY is a quarter
-# cheaper.
+# the wake-up with it. A few changed rows go as JSON, since they hold arrays: emptying the temporary
+# table truncates a file in every commit, which takes longer than the update. For many, COPY is a
+# quarter cheaper.
 FEW_RESULTS: Final = 200
-_CHANGED: Final = UPDATE_FROM_STAGE.replace(
+_UPDATE_FEW: Final = UPDATE_FROM_STAGE.replace(
     "FROM stage_engagement s", "FROM json_populate_recordset(NULL::engagement, $19::json) s"
 )
-_UNCHANGED: Final = _UPDATE_UNCHANGED.format(members="$20", wake_ats="$21", at="$22")
-WRITE_FEW: Final = f"""
-WITH {_PUBLISH}, changed AS ({_CHANGED}), unchanged AS ({_UNCHANGED})
+_UPDATE_UNCHANGED: Final = """
+UPDATE engagement e SET computed_at = $22, wake_at = s.wake_at
+FROM unnest($20::bigint[], $21::timestamptz[]) AS s (member_id, wake_at)
+WHERE e.member_id = s.member_id"""
+WRITE: Final = f"""
+WITH {_PUBLISH}, changed AS ({_UPDATE_FEW}), unchanged AS ({_UPDATE_UNCHANGED})
 {_TELL}"""
 OUTBOX_COLUMNS: Final = 5
 HISTORY_COLUMNS: Final = 13
@@ -123,25 +121,24 @@ async def write_results(
     """
     changed = [r for r in results if _differs(r)]
     unchanged = [r for r in results if not _differs(r)]
-    members = [r.member.member_id for r in unchanged]
-    wake_ats = [r.wake_at for r in unchanged]
     rows = [_stage_row(r, explanations) for r in changed]
-    if 0 < len(rows) <= FEW_RESULTS:
-        await _insert_override_actions(connection, changed, recorded_at)
-        publications = _publications(changed, recorded_at)
+    few = rows if len(rows) <= FEW_RESULTS else []
+    await _insert_override_actions(connection, changed, recorded_at)
+    if results:
         await connection.execute(
-            WRITE_FEW, *publications, _as_json(rows), members, wake_ats, recorded_at
+            WRITE,
+            *_publications(changed, recorded_at),
+            _as_json(few),
+            [r.member.member_id for r in unchanged],
+            [r.wake_at for r in unchanged],
+            recorded_at,
         )
-        return
-    if rows:
-        await write_publications(connection, changed, recorded_at)
+    if len(rows) > len(few):
         await connection.copy_records_to_table(
             "stage_engagement", records=rows, columns=_STAGE_COLUMNS
         )
         await connection.execute(UPDATE_FROM_STAGE)
         await connection.execute("DELETE FROM stage_engagement")
-    if members:
-        await connection.execute(UPDATE_UNCHANGED, members, wake_ats, recorded_at)
 
 
 async def write_publications(

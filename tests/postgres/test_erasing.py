@@ -14,6 +14,7 @@ import pytest
 from db import dead_letters, erasures
 from db.dead_letters import DeadLetterRow
 from db.housekeeping import housekeep
+from db.member_ids import MemberIds
 from db.pool import acquired, transaction
 from service.demo.input_record import InputRecord, key_of, value_of
 from service.erasing import Erased
@@ -306,7 +307,7 @@ async def test_records_wait_for_an_erasure_and_an_erasure_for_records(database: 
         applying = await world.pool.acquire()
         records = applying.transaction()
         await records.start()
-        await erasures.hold_off(applying)
+        await MemberIds().begin(applying)
         await applying.execute(
             "INSERT INTO attendance_fact SELECT member_id, $1, $1, 'e', 'attended', 'm' "
             "FROM member", NOW - days(1),

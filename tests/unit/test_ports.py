@@ -7,7 +7,7 @@ import sys
 
 from tests.owners import ROOT
 
-# Both choose from a few only, so that they would meet.
+# All choose from a few only, so that they would meet.
 CHOOSE = """
 import sys
 from service.demo.local import ports

@@ -147,6 +147,12 @@ class Scene:
                 if not await due.any_due(connection):
                     return evaluated
 
+    async def evaluate_and_ask(self) -> None:
+        """Evaluate, put a page of situations to Claude, and evaluate with its answers."""
+        await self.evaluate()
+        await self.classifier().run_once()
+        await self.evaluate()
+
     async def mark_all(self) -> None:
         """Everybody is due though nothing happened, as in the daily run."""
         await self.execute("INSERT INTO due_member (member_id, cause) "
@@ -203,6 +209,7 @@ async def open_scene(database: str, fake: FakeClaude) -> AsyncIterator[Scene]:
 
 
 def saying(level: str) -> dict[str, str]:
+    """An answer of Claude's, with texts that are fine."""
     return {
         "level": level,
         "admin_explanation": "{member} of {org} is in good hands.",
@@ -211,11 +218,13 @@ def saying(level: str) -> dict[str, str]:
 
 
 async def five_situations(scene: Scene) -> None:
+    """Five members whose situations differ, evaluated once."""
     for number, attended in enumerate([(5,), (50,), (95,), (300,), (5, 6)]):
         await scene.member(f"user-{number}", attended=attended)
     await scene.evaluate()
 
 
 async def totals_of(scene: Scene) -> claude_usage.Totals:
+    """What has been spent on Claude so far."""
     async with transaction(scene.pool) as connection:
         return await claude_usage.totals(connection)

@@ -6,11 +6,7 @@ from datetime import timedelta
 
 from db.judging import ClaudeJudge, KeepingJudge
 from service.classifier.judging import Lookup
-from tests.postgres.claude.scene import (
-    MODEL,
-    Scene,
-    saying,
-)
+from tests.postgres.claude.scene import MODEL, Scene, saying
 
 
 async def test_rules_at_once_and_claude_when_the_answer_is_there(scene: Scene) -> None:
@@ -57,9 +53,7 @@ async def test_members_in_the_same_situation_share_one_call(scene: Scene) -> Non
 async def test_days_that_pass_cost_nothing_and_publish_nothing(scene: Scene) -> None:
     for number in range(20):
         await scene.member(f"user-{number}", attended=(91 + number / 10,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     published = await scene.row("SELECT count(*), max(revision) FROM outbox")
     for day in range(1, 25):
         await scene.shift(timedelta(days=day))
@@ -73,9 +67,7 @@ async def test_days_that_pass_cost_nothing_and_publish_nothing(scene: Scene) -> 
 async def test_nobody_flaps_while_claude_and_the_rules_differ(scene: Scene) -> None:
     scene.fake.rewrite = lambda _: saying("at_risk")
     member = await scene.member("ada", attended=(40,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     assert (await scene.engagement(member))["level"] == "at_risk"
     for days in (30, 20, 10, 5, 1):
         await scene.add(member, rsvps=(days,))
@@ -95,9 +87,7 @@ async def test_nobody_flaps_while_claude_and_the_rules_differ(scene: Scene) -> N
 async def test_claude_gives_way_when_the_rules_change_their_mind(scene: Scene) -> None:
     scene.fake.rewrite = lambda _: saying("at_risk")
     member = await scene.member("ada", attended=(40,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     await scene.add(member, attended=(3, 2))
     await scene.evaluate()
     row = await scene.engagement(member)
@@ -108,9 +98,7 @@ async def test_a_level_ends_when_the_guard_no_longer_allows_it(scene: Scene) -> 
     # Highly engaged by the rules and new: Claude may say new until newness ends.
     scene.fake.rewrite = lambda _: saying("new")
     member = await scene.member("ada", joined=50, attended=(5, 4, 3))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     row = await scene.engagement(member)
     assert row["level"] == "new"
     # The rules' level does not change then, so this is an instant of its own to wake up at.
@@ -123,9 +111,7 @@ async def test_a_level_ends_when_the_guard_no_longer_allows_it(scene: Scene) -> 
 
 async def test_another_model_is_asked_anew_and_the_old_texts_stay_meanwhile(scene: Scene) -> None:
     member = await scene.member("ada", attended=(10,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     scene.judge_by(ClaudeJudge("claude-haiku-4-5"))
     await scene.mark_all()
     await scene.evaluate()
@@ -140,9 +126,7 @@ async def test_another_model_is_asked_anew_and_the_old_texts_stay_meanwhile(scen
 async def test_whoever_may_not_ask_keeps_claudes_judgement(scene: Scene) -> None:
     scene.fake.rewrite = lambda _: saying("highly_engaged")
     member = await scene.member("ada", attended=(10,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     scene.judge_by(KeepingJudge())
     await scene.mark_all()
     await scene.evaluate()

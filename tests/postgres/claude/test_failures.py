@@ -10,11 +10,7 @@ import pytest
 from db.claude_usage import Limits
 from service.demo.fake_messages import Act
 from service.texts import is_clean
-from tests.postgres.claude.scene import (
-    Scene,
-    saying,
-    totals_of,
-)
+from tests.postgres.claude.scene import Scene, saying, totals_of
 from tests.unit.test_texts import HURTFUL
 
 
@@ -114,9 +110,7 @@ async def test_hurtful_words_never_arrive(scene: Scene, word: str) -> None:
     hurting = {**saying("moderate"), "user_explanation": f"With {{org}} you are {word}, sadly."}
     scene.fake.rewrite = lambda _: hurting
     member = await scene.member("ada", attended=(10,))
-    await scene.evaluate()
-    await scene.classifier().run_once()
-    await scene.evaluate()
+    await scene.evaluate_and_ask()
     row = await scene.engagement(member)
     assert row["computed_source"] == "rules"
     assert is_clean(row["user_template"])

@@ -14,13 +14,7 @@ from service.classifier.asking import Usage
 from service.demo.fake_messages import Act
 from service.levels import Level
 from service.texts import Texts
-from tests.postgres.claude.scene import (
-    AMPLE,
-    MODEL,
-    Scene,
-    five_situations,
-    totals_of,
-)
+from tests.postgres.claude.scene import AMPLE, MODEL, Scene, five_situations, totals_of
 
 
 async def test_daily_calls_are_a_limit_and_come_back_the_next_day(scene: Scene) -> None:

@@ -15,13 +15,7 @@ from service.classifier.keys import verdict_key
 from service.classifier.situation import situation_of
 from service.demo.fake_messages import Act
 from service.thresholds import DEFAULT_THRESHOLDS
-from tests.postgres.claude.scene import (
-    AMPLE,
-    MODEL,
-    Scene,
-    five_situations,
-    totals_of,
-)
+from tests.postgres.claude.scene import AMPLE, MODEL, Scene, five_situations, totals_of
 from tests.unit.test_templates import evaluation_of
 
 

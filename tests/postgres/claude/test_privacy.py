@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from tests.postgres.claude.scene import (
-    Scene,
-    open_scene,
-)
+from tests.postgres.claude.scene import Scene, open_scene
 from tests.servers import PostgresServer, cloned_database
 
 
