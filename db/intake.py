@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from db.member_ids import Key, MemberIds, Person
@@ -316,4 +317,5 @@ async def _by_member_id(
         for row in unknown[key]
         if accept_after is None or row[-1] > accept_after
     ]
-    return chain((row for row in staged if row[0] is not None), resolved), people
+    # No key is 0.
+    return chain(filter(itemgetter(0), staged), resolved), people

@@ -14,11 +14,13 @@ out what is missing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import aiokafka
 import faust
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
@@ -94,6 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Any:
         starts = {tp: _position(consumer, tp) for tp in active_partitions}
+        _leave_unwrapped(consumer)
         try:
             fetched = await super()._fetch_records(
                 consumer, active_partitions, timeout, max_records
@@ -131,6 +134,30 @@ def _set_pace(consumer: aiokafka.AIOKafkaConsumer, pace: FetchPace) -> None:
     # aiokafka takes these for good, but looks at them for each request.
     fetcher = consumer._fetcher  # noqa: SLF001
     fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = pace  # noqa: SLF001
+
+
+class _AsRead(OrderedDict[Any, Any]):
+    """What is fetched ahead, by partition: its records are handed over as they were read.
+
+    They have all that is looked at of a record. aiokafka wraps each into an object of its own,
+    which takes longer than reading it.
+    """
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if isinstance(result, FetchResult):
+            result._partition_records._consumer_record = _as_read  # noqa: SLF001
+        super().__setitem__(tp, result)
+
+
+def _as_read(_: object, record: Any) -> Any:
+    return record
+
+
+def _leave_unwrapped(consumer: aiokafka.AIOKafkaConsumer) -> None:
+    """From the next fetch on."""
+    fetcher = consumer._fetcher  # noqa: SLF001
+    if not isinstance(fetcher._records, _AsRead):  # noqa: SLF001
+        fetcher._records = _AsRead(fetcher._records)  # noqa: SLF001
 
 
 def _position(consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:

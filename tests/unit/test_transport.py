@@ -1,4 +1,4 @@
-"""How often a consumer asks for records."""
+"""How often a consumer asks for records, and what it makes of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
-from streams.transport import IDLE, POLL_ALL_S, POLL_SOME_S, STEADY, ConsumerThread, FetchPace
+from streams.transport import (
+    IDLE,
+    POLL_ALL_S,
+    POLL_SOME_S,
+    STEADY,
+    ConsumerThread,
+    FetchPace,
+    _leave_unwrapped,
+)
 
 PARTITION = TP("attendance", 0)
 
@@ -21,7 +34,9 @@ class Scene:
         self.found: dict[TP, list[str]] = {}
         self.consumer: Any = SimpleNamespace(
             _fetcher=SimpleNamespace(
-                _fetch_min_bytes=STEADY.min_bytes, _fetch_max_wait_ms=STEADY.max_wait_ms
+                _records={},
+                _fetch_min_bytes=STEADY.min_bytes,
+                _fetch_max_wait_ms=STEADY.max_wait_ms,
             ),
             _subscription=SimpleNamespace(subscription=None),
         )
@@ -50,3 +65,36 @@ async def test_but_not_while_others_wait_for_room(monkeypatch: pytest.MonkeyPatc
     """Else what they make room for would wait for the end of a fetch that brings nothing."""
     scene = Scene(monkeypatch)
     assert await scene.fetch({}, POLL_SOME_S) == STEADY
+
+
+def _fetched() -> FetchResult:
+    """Two records as they come from a broker, asked for from the first one on."""
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
+    batch.append(0, 1_700_000_000_000, b"club:ada", b"{}", [("trace", b"1")])
+    batch.append(1, 1_700_000_000_001, None, None, [])
+    where = TopicPartition(*PARTITION)
+    subscriptions = SubscriptionState()
+    subscriptions.assign_from_user([where])
+    assignment = subscriptions.subscription.assignment
+    assignment.state_value(where).reset_to(0)
+    records = PartitionRecords(
+        where, MemoryRecords(bytes(batch.build())), [], 0, None, None, True, READ_COMMITTED
+    )
+    return FetchResult(where, assignment=assignment, partition_records=records, backoff=0)
+
+
+async def test_records_are_handed_over_as_they_were_read() -> None:
+    """With everything that is looked at, and as the client itself would have given them."""
+    consumer: Any = SimpleNamespace(_fetcher=SimpleNamespace(_records={}))
+    _leave_unwrapped(consumer)
+    _leave_unwrapped(consumer)
+    consumer._fetcher._records[PARTITION] = _fetched()
+    found = consumer._fetcher._records[PARTITION].getall()
+    wrapped = _fetched().getall()
+    assert not any(isinstance(record, ConsumerRecord) for record in found)
+    assert [_seen(r) for r in found] == [_seen(r) for r in wrapped]
+    assert _seen(found[0]) == (0, 1_700_000_000_000, b"club:ada", b"{}", [("trace", b"1")])
+
+
+def _seen(record: Any) -> tuple[Any, ...]:
+    return record.offset, record.timestamp, record.key, record.value, list(record.headers)
