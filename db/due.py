@@ -43,12 +43,26 @@ SELECT (SELECT min(mark_id) FROM due_member) IS NOT NULL,
        (SELECT min(mark_id) FROM due_organization) IS NOT NULL,
        (SELECT min(wake_at) FROM engagement) <= engagement_now()"""
 
+# Marks of a backlog that somebody else works off: of the members that are marked now, most will be
+# marked again in a moment. They wait until no more come, but not for ever. A worker alone has only
+# its own backlog.
+SETTLED_AFTER: Final = timedelta(seconds=1)
+UNSETTLED_FOR_AT_MOST: Final = timedelta(minutes=1)
+_TAKES_BULK: Final = """
+SELECT NOT $3::boolean
+    OR (SELECT count(DISTINCT owner) FROM stream_offset) < 2
+    OR NOT EXISTS (SELECT FROM due_batch
+                   WHERE is_bulk AND last_marked_at > engagement_now() - $4::interval)
+    OR (SELECT marked_at FROM due_batch WHERE is_bulk ORDER BY mark_id LIMIT 1)
+        < engagement_now() - $5::interval"""
+
 # As many rows as hold enough members; those that are looked at but left are free again with the
 # end of the transaction. What else there is, is told by the same statement, in every row and in one
 # without a member where nobody is marked: a steady stream leaves batches of marks alone.
 TAKE_BATCHES: Final = f"""
 WITH looked_at AS (
     SELECT mark_id, cardinality(member_ids) AS members FROM due_batch
+    WHERE is_bulk <= ({_TAKES_BULK})
     ORDER BY mark_id LIMIT $2 FOR UPDATE SKIP LOCKED
 ), taken AS (
     DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
@@ -82,16 +96,20 @@ JOIN_BATCHES: Final = """
 WITH taken AS (
     DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
         SELECT mark_id FROM due_batch ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
-    RETURNING member_ids, cause, marked_at
+    RETURNING member_ids, cause, marked_at, last_marked_at, is_bulk
 ), marks AS (
-    SELECT cause, member_id, min(marked_at) AS marked_at,
-           (row_number() OVER (PARTITION BY cause ORDER BY member_id) - 1) / $2::bigint AS chunk
+    SELECT is_bulk, cause, member_id,
+           min(marked_at) AS marked_at, max(last_marked_at) AS last_marked_at,
+           (row_number() OVER (PARTITION BY is_bulk, cause ORDER BY member_id) - 1)
+               / $2::bigint AS chunk
     FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
-    GROUP BY cause, member_id
+    GROUP BY is_bulk, cause, member_id
 ), joined AS (
-    INSERT INTO due_batch (marked_at, cause, member_ids, is_distinct)
-    SELECT min(marked_at), cause, array_agg(member_id ORDER BY member_id), true
-    FROM marks GROUP BY cause, chunk ORDER BY chunk
+    INSERT INTO due_batch
+        (marked_at, last_marked_at, cause, member_ids, is_bulk, is_distinct)
+    SELECT min(marked_at), max(last_marked_at), cause, array_agg(member_id ORDER BY member_id),
+           is_bulk, true
+    FROM marks GROUP BY is_bulk, cause, chunk ORDER BY is_bulk, chunk
     RETURNING cardinality(member_ids) AS members
 )
 SELECT (SELECT coalesce(sum(cardinality(member_ids)), 0) FROM taken)
@@ -148,14 +166,15 @@ class Backlog(NamedTuple):
     oldest_age_s: float
 
 
-async def take(connection: Connection, limit: int) -> Causes:
+async def take(connection: Connection, limit: int, *, settled: bool = False) -> Causes:
     """Up to about `limit` members who are due, with why; the caller's transaction takes them.
 
     Some of every kind that there is, however much there is of the others; at most twice `limit`.
-    No cause means that only time has passed.
+    No cause means that only time has passed. `settled`: nobody whom another worker's backlog will
+    probably mark again in a moment.
     """
     causes: Causes = {}
-    marks, users, slices, clock = await _take_batches(connection, causes, limit)
+    marks, users, slices, clock = await _take_batches(connection, causes, limit, settled)
     if marks and (room := _room(causes, limit)):
         for member_id, why in await connection.fetch(TAKE_MARKS, room):
             causes.setdefault(member_id, set()).update(why)
@@ -194,13 +213,17 @@ def _room(causes: Causes, limit: int) -> int:
     return max(limit - len(causes), limit // KINDS)
 
 
-async def _take_batches(connection: Connection, causes: Causes, limit: int) -> Sequence[bool]:
+async def _take_batches(
+    connection: Connection, causes: Causes, limit: int, settled: bool
+) -> Sequence[bool]:
     """Take batches of marks; of which of the other kinds there is something."""
     # Until there are enough, since rows may name the same members: whoever is given less than a
     # page takes it that nobody else is due.
     most = FIRST_LOOKED_AT
     while True:
-        rows = await connection.fetch(TAKE_BATCHES, limit - len(causes), most)
+        rows = await connection.fetch(
+            TAKE_BATCHES, limit - len(causes), most, settled, SETTLED_AFTER, UNSETTLED_FOR_AT_MOST
+        )
         for member_id, why, *_ in rows:
             if member_id is not None:
                 causes.setdefault(member_id, set()).update(why)

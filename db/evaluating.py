@@ -78,9 +78,11 @@ class Evaluating:
         self.reader = reader
         self.judge = judge
 
-    async def evaluate_due(self, connection: Connection, limit: int) -> Page:
-        """Take up to about `limit` due members and evaluate them."""
-        causes = await due.take(connection, limit)
+    async def evaluate_due(
+        self, connection: Connection, limit: int, *, settled: bool = False
+    ) -> Page:
+        """Take up to about `limit` due members (see `due.take`) and evaluate them."""
+        causes = await due.take(connection, limit, settled=settled)
         return await self.evaluate_members(connection, causes)
 
     async def evaluate_members(

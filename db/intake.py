@@ -84,8 +84,8 @@ WITH merged AS (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_batch (cause, member_ids)
-    SELECT 'signals', array_agg(member_id)
+    INSERT INTO due_batch (cause, member_ids, is_bulk)
+    SELECT 'signals', array_agg(member_id), true
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
           FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
     GROUP BY hundreds
@@ -116,8 +116,8 @@ WITH merged AS (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_batch (cause, member_ids)
-    SELECT 'signals', array_agg(member_id)
+    INSERT INTO due_batch (cause, member_ids, is_bulk)
+    SELECT 'signals', array_agg(member_id), true
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
           FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
     GROUP BY hundreds
@@ -154,8 +154,8 @@ WITH merged AS (
         coalesce(old.recorded_at = new.recorded_at AND old.message_id = new.message_id, false)
             AS clash
 ), marked AS (
-    INSERT INTO due_batch (cause, member_ids)
-    SELECT 'membership', array_agg(member_id)
+    INSERT INTO due_batch (cause, member_ids, is_bulk)
+    SELECT 'membership', array_agg(member_id), true
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds FROM merged) AS c
     GROUP BY hundreds
     RETURNING cardinality(member_ids) AS members
@@ -233,7 +233,8 @@ ABOUT_MEMBERS: Final = (InputKind.ATTENDANCE, InputKind.RSVP, InputKind.MEMBERSH
 def _merge_few(kind: InputKind) -> str:
     arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(_STAGES[kind].values(), 1))
     rows = f"unnest({arrays}) AS s ({', '.join(_STAGES[kind])})"
-    return MERGES[kind].replace(f"{_stage(kind)} AS s", rows)
+    merge = MERGES[kind].replace("array_agg(member_id), true", "array_agg(member_id), false")
+    return merge.replace(f"{_stage(kind)} AS s", rows)
 
 
 # Up to so many rows go as arrays: emptying the temporary tables truncates files in every commit,

@@ -87,7 +87,10 @@ class Evaluator:
                 await due.join_batches(connection)
         try:
             async with transaction(self._pool) as connection:
-                page = await self._evaluating.evaluate_due(connection, PAGE)
+                # Of its own backlog a worker evaluates a share all the time, see `_make_way`.
+                page = await self._evaluating.evaluate_due(
+                    connection, PAGE, settled=not self._intake_is_busy()
+                )
         except (Retryable, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whose fault it is, is found out now

@@ -77,7 +77,7 @@ def with_marks_last() -> None:
 
     evaluate_members: Any = Evaluating.evaluate_members
 
-    async def look(connection: Any, limit: int) -> due.Causes:
+    async def look(connection: Any, limit: int, *, settled: bool = False) -> due.Causes:
         return {row[0]: set(row[1]) for row in await connection.fetch(PEEK, limit)}
 
     async def evaluate_and_delete(self: Evaluating, connection: Any, causes: due.Causes) -> Any:

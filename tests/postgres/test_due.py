@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -204,3 +205,64 @@ async def test_two_do_not_share_out_what_is_to_be_brought_together(
             await other.close()
     after = await marks_of(connection)
     assert after == sorted(set(after))
+
+
+# Two workers, one of which works off a backlog; beside it, a batch of a steady stream.
+TWO_WORKERS = """
+INSERT INTO stream_offset (topic, partition, next_offset, owner)
+SELECT 'attendance', n, 0, ('00000000-0000-0000-0000-00000000000' || n)::uuid
+FROM generate_series(1, $1::int) AS n"""
+BULK = """
+INSERT INTO due_batch (cause, member_ids, is_bulk, marked_at, last_marked_at)
+SELECT 'signals', array_agg(member_id), true, now() - $1::interval, now() - $2::interval
+FROM member WHERE org_id = 'busy' GROUP BY member_id / 200"""
+STEADY = """
+INSERT INTO due_batch (cause, member_ids)
+SELECT 'signals', array_agg(member_id) FROM member WHERE user_id IN ('profiled', 'late')"""
+
+
+async def settled(
+    connection: asyncpg.Connection, *, first_s: float, last_s: float, workers: int = 2
+) -> int:
+    """How many members a worker without a backlog takes, by the ages of the marks of another's."""
+    await connection.execute(TWO_WORKERS, workers)
+    await connection.execute(BULK, timedelta(seconds=first_s), timedelta(seconds=last_s))
+    await connection.execute(STEADY)
+    return len(await due.take(connection, LIMIT, settled=True))
+
+
+async def test_marks_of_others_backlogs_wait_until_no_more_come(
+    connection: asyncpg.Connection,
+) -> None:
+    """Else their members are evaluated for one batch after the other. Nobody else waits."""
+    assert await settled(connection, first_s=30, last_s=0.2) == 2
+    assert len(await due.take(connection, LIMIT)) >= LIMIT
+
+
+async def test_but_no_longer(connection: asyncpg.Connection) -> None:
+    assert await settled(connection, first_s=30, last_s=1.2) >= LIMIT
+
+
+async def test_and_not_for_ever(connection: asyncpg.Connection) -> None:
+    assert await settled(connection, first_s=90, last_s=0.2) >= LIMIT
+
+
+async def test_a_worker_alone_has_only_its_own_backlog(connection: asyncpg.Connection) -> None:
+    assert await settled(connection, first_s=0.3, last_s=0.2, workers=1) >= LIMIT
+
+
+async def test_marks_brought_together_are_as_fresh_as_the_latest(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(TWO_WORKERS, 2)
+    for last_s in (20, 10, 0):
+        await connection.execute(BULK, timedelta(seconds=30), timedelta(seconds=last_s))
+    await connection.execute(MARKS)
+    assert await due.join_batches(connection) > 0
+    assert await connection.fetchval("SELECT bool_and(is_distinct) FROM due_batch")
+    assert len(await due.take(connection, LIMIT, settled=True)) >= LIMIT  # the steady stream's
+    rows = await connection.fetch(
+        "SELECT sum(cardinality(member_ids)), now() - min(last_marked_at) < '1 s', "
+        "now() - max(marked_at) >= '30 s' FROM due_batch WHERE is_bulk"
+    )
+    assert tuple(rows[0]) == (5_000, True, True)
