@@ -13,7 +13,15 @@ from typing import Final, NamedTuple
 from db.pool import Connection
 from db.wakeups import Wakeup, tell
 
+# Why members are due, by member_id.
 Causes = dict[int, set[str]]
+
+
+class Taken(Causes):
+    """Who was taken. `held_back`: there are others, whose marks wait until no more come."""
+
+    held_back = False
+
 
 # As many as intake puts into one row (db.intake).
 MARKS_PER_BATCH: Final = 200
@@ -48,34 +56,37 @@ SELECT (SELECT min(mark_id) FROM due_member) IS NOT NULL,
 # its own backlog.
 SETTLED_AFTER: Final = timedelta(seconds=1)
 UNSETTLED_FOR_AT_MOST: Final = timedelta(minutes=1)
-_TAKES_BULK: Final = """
-SELECT NOT $3::boolean
-    OR (SELECT count(DISTINCT owner) FROM stream_offset) < 2
+_SETTLED: Final = """
+(SELECT count(DISTINCT owner) FROM stream_offset) < 2
     OR NOT EXISTS (SELECT FROM due_batch
-                   WHERE is_bulk AND last_marked_at > engagement_now() - $4::interval)
+                   WHERE is_bulk AND last_marked_at > engagement_now() - $1::interval)"""
+_TAKES_BULK: Final = f"""
+SELECT NOT $2::boolean OR {_SETTLED}
     OR (SELECT marked_at FROM due_batch WHERE is_bulk ORDER BY mark_id LIMIT 1)
-        < engagement_now() - $5::interval"""
+        < engagement_now() - $3::interval"""  # noqa: S608 - made of constants
 
 # As many rows as hold enough members; those that are looked at but left are free again with the
 # end of the transaction. What else there is, is told by the same statement, in every row and in one
 # without a member where nobody is marked: a steady stream leaves batches of marks alone.
 TAKE_BATCHES: Final = f"""
-WITH looked_at AS (
+WITH takes AS MATERIALIZED (
+    SELECT ({_TAKES_BULK}) AS bulk
+), looked_at AS (
     SELECT mark_id, cardinality(member_ids) AS members FROM due_batch
-    WHERE is_bulk <= ({_TAKES_BULK})
-    ORDER BY mark_id LIMIT $2 FOR UPDATE SKIP LOCKED
+    WHERE is_bulk <= (SELECT bulk FROM takes)
+    ORDER BY mark_id LIMIT $5 FOR UPDATE SKIP LOCKED
 ), taken AS (
     DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
         SELECT mark_id FROM (
             SELECT mark_id, sum(members) OVER (ORDER BY mark_id) - members AS before FROM looked_at
-        ) AS l WHERE before < $1::bigint))
+        ) AS l WHERE before < $4::bigint))
     RETURNING member_ids, cause
 ), marked AS (
     SELECT member_id, array_agg(DISTINCT cause) AS causes
     FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
     GROUP BY member_id
 )
-SELECT m.member_id, m.causes, (SELECT count(*) FROM looked_at), others.*
+SELECT m.member_id, m.causes, (SELECT count(*) FROM looked_at), (SELECT bulk FROM takes), others.*
 FROM ({_OTHER_KINDS}) AS others LEFT JOIN marked m ON true"""  # noqa: S608 - made of constants
 
 ANY_DUE: Final = f"""
@@ -86,11 +97,11 @@ FROM ({_OTHER_KINDS}) AS others"""  # noqa: S608 - made of constants
 # Nobody waits, since whoever has the lock may be frozen.
 LOCK_JOINING: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('join due_batch', 0))"
 
-# Whether bringing marks together is worth it: as many new rows as were brought together before, so
-# that a mark is moved a few times at most however long the backlog lasts.
-COUNT_BATCHES: Final = """
-SELECT count(*) FILTER (WHERE NOT is_distinct), count(*) FILTER (WHERE is_distinct)
-FROM due_batch"""
+# Whether bringing marks together is worth it: while a backlog lasts, as many new rows as were
+# brought together before, so that a mark is moved a few times at most however long that is.
+COUNT_BATCHES: Final = f"""
+SELECT count(*) FILTER (WHERE NOT is_distinct), count(*) FILTER (WHERE is_distinct), {_SETTLED}
+FROM due_batch"""  # noqa: S608 - made of constants
 
 JOIN_BATCHES: Final = """
 WITH taken AS (
@@ -166,14 +177,14 @@ class Backlog(NamedTuple):
     oldest_age_s: float
 
 
-async def take(connection: Connection, limit: int, *, settled: bool = False) -> Causes:
+async def take(connection: Connection, limit: int, *, settled: bool = False) -> Taken:
     """Up to about `limit` members who are due, with why; the caller's transaction takes them.
 
     Some of every kind that there is, however much there is of the others; at most twice `limit`.
     No cause means that only time has passed. `settled`: nobody whom another worker's backlog will
     probably mark again in a moment.
     """
-    causes: Causes = {}
+    causes = Taken()
     marks, users, slices, clock = await _take_batches(connection, causes, limit, settled)
     if marks and (room := _room(causes, limit)):
         for member_id, why in await connection.fetch(TAKE_MARKS, room):
@@ -189,8 +200,10 @@ async def take(connection: Connection, limit: int, *, settled: bool = False) -> 
     return causes
 
 
-async def join_batches(connection: Connection) -> int:
+async def join_batches(connection: Connection, *, settled: bool = False) -> int:
     """Bring together marks that batches of records made; how many were superfluous.
+
+    `settled`: the caller has no backlog, so that these are the last if nobody else has one.
 
     Under a backlog a member is marked by one batch after the other, and would be evaluated for
     each: measured, 450,000 evaluations of 50,000 members. Moves marks, takes none: in a transaction
@@ -198,8 +211,8 @@ async def join_batches(connection: Connection) -> int:
     """
     if not await connection.fetchval(LOCK_JOINING):
         return 0
-    new, joined = (await connection.fetch(COUNT_BATCHES))[0]
-    if new < max(FEW_BATCHES, joined):
+    new, joined, all_settled = (await connection.fetch(COUNT_BATCHES, SETTLED_AFTER))[0]
+    if new < FEW_BATCHES or (new < joined and not (settled and all_settled)):
         return 0
     return int(await connection.fetchval(JOIN_BATCHES, MOST_BATCHES, MARKS_PER_BATCH))
 
@@ -214,7 +227,7 @@ def _room(causes: Causes, limit: int) -> int:
 
 
 async def _take_batches(
-    connection: Connection, causes: Causes, limit: int, settled: bool
+    connection: Connection, causes: Taken, limit: int, settled: bool
 ) -> Sequence[bool]:
     """Take batches of marks; of which of the other kinds there is something."""
     # Until there are enough, since rows may name the same members: whoever is given less than a
@@ -222,12 +235,13 @@ async def _take_batches(
     most = FIRST_LOOKED_AT
     while True:
         rows = await connection.fetch(
-            TAKE_BATCHES, limit - len(causes), most, settled, SETTLED_AFTER, UNSETTLED_FOR_AT_MOST
+            TAKE_BATCHES, SETTLED_AFTER, settled, UNSETTLED_FOR_AT_MOST, limit - len(causes), most
         )
         for member_id, why, *_ in rows:
             if member_id is not None:
                 causes.setdefault(member_id, set()).update(why)
-        _, _, looked_at, *others = rows[0]
+        _, _, looked_at, takes_bulk, *others = rows[0]
+        causes.held_back = not takes_bulk
         if looked_at < most or len(causes) >= limit:
             return others
         most = min(2 * most, MOST_LOOKED_AT)

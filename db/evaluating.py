@@ -62,13 +62,17 @@ class RulesJudge:
 
 
 class Page(NamedTuple):
-    """What a page came to: members taken, evaluated, level changes by cause, messages made."""
+    """What a page came to: members taken, evaluated, level changes by cause, messages made.
+
+    `held_back`: others are due, too, but will probably be marked again in a moment.
+    """
 
     taken: int
     evaluated: int
     changes: Mapping[Cause, int]
     publications: int
     put_back: int
+    held_back: bool = False
 
 
 class Evaluating:
@@ -83,7 +87,8 @@ class Evaluating:
     ) -> Page:
         """Take up to about `limit` due members (see `due.take`) and evaluate them."""
         causes = await due.take(connection, limit, settled=settled)
-        return await self.evaluate_members(connection, causes)
+        page = await self.evaluate_members(connection, causes)
+        return page._replace(held_back=causes.held_back)
 
     async def evaluate_members(
         self, connection: Connection, causes: Mapping[int, Collection[str]]

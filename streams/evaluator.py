@@ -49,7 +49,7 @@ class Evaluator:
         self._intake_is_busy = intake_is_busy
         self._published = published
         self._wake = asyncio.Event()
-        # Whether there is probably more than a page: the last one was, or marks gathered meanwhile.
+        # Whether there is probably more than a page: the last one was, or marks gather.
         self._expects_many = False
 
     def wake(self) -> None:
@@ -82,22 +82,21 @@ class Evaluator:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
+        # Of its own backlog a worker evaluates a share all the time, see `_make_way`.
+        settled = not self._intake_is_busy()
         if self._expects_many:
             async with transaction(self._pool) as connection:
-                await due.join_batches(connection)
+                await due.join_batches(connection, settled=settled)
         try:
             async with transaction(self._pool) as connection:
-                # Of its own backlog a worker evaluates a share all the time, see `_make_way`.
-                page = await self._evaluating.evaluate_due(
-                    connection, PAGE, settled=not self._intake_is_busy()
-                )
+                page = await self._evaluating.evaluate_due(connection, PAGE, settled=settled)
         except (Retryable, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whose fault it is, is found out now
             log.warning("page_taken_apart", action="isolate", error=str(error))
             async with transaction(self._pool) as connection:
                 page = await evaluate_apart(connection, self._evaluating, PAGE)
-        self._expects_many = page.taken >= PAGE
+        self._expects_many = page.taken >= PAGE or page.held_back
         if page.publications:
             self._published()
         if page.evaluated:

@@ -77,8 +77,9 @@ def with_marks_last() -> None:
 
     evaluate_members: Any = Evaluating.evaluate_members
 
-    async def look(connection: Any, limit: int, *, settled: bool = False) -> due.Causes:
-        return {row[0]: set(row[1]) for row in await connection.fetch(PEEK, limit)}
+    async def look(connection: Any, limit: int, *, settled: bool = False) -> due.Taken:
+        rows = await connection.fetch(PEEK, limit)
+        return due.Taken({row[0]: set(row[1]) for row in rows})
 
     async def evaluate_and_delete(self: Evaluating, connection: Any, causes: due.Causes) -> Any:
         page = await evaluate_members(self, connection, causes)

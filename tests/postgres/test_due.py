@@ -223,32 +223,37 @@ SELECT 'signals', array_agg(member_id) FROM member WHERE user_id IN ('profiled',
 
 async def settled(
     connection: asyncpg.Connection, *, first_s: float, last_s: float, workers: int = 2
-) -> int:
-    """How many members a worker without a backlog takes, by the ages of the marks of another's."""
+) -> due.Taken:
+    """Whom a worker without a backlog takes, by the ages of the marks of another's."""
     await connection.execute(TWO_WORKERS, workers)
     await connection.execute(BULK, timedelta(seconds=first_s), timedelta(seconds=last_s))
     await connection.execute(STEADY)
-    return len(await due.take(connection, LIMIT, settled=True))
+    return await due.take(connection, LIMIT, settled=True)
 
 
 async def test_marks_of_others_backlogs_wait_until_no_more_come(
     connection: asyncpg.Connection,
 ) -> None:
     """Else their members are evaluated for one batch after the other. Nobody else waits."""
-    assert await settled(connection, first_s=30, last_s=0.2) == 2
+    taken = await settled(connection, first_s=30, last_s=0.2)
+    assert len(taken) == 2
+    assert taken.held_back
     assert len(await due.take(connection, LIMIT)) >= LIMIT
 
 
 async def test_but_no_longer(connection: asyncpg.Connection) -> None:
-    assert await settled(connection, first_s=30, last_s=1.2) >= LIMIT
+    taken = await settled(connection, first_s=30, last_s=1.2)
+    assert len(taken) >= LIMIT
+    assert not taken.held_back
 
 
 async def test_and_not_for_ever(connection: asyncpg.Connection) -> None:
-    assert await settled(connection, first_s=90, last_s=0.2) >= LIMIT
+    assert len(await settled(connection, first_s=90, last_s=0.2)) >= LIMIT
 
 
 async def test_a_worker_alone_has_only_its_own_backlog(connection: asyncpg.Connection) -> None:
-    assert await settled(connection, first_s=0.3, last_s=0.2, workers=1) >= LIMIT
+    taken = await settled(connection, first_s=0.3, last_s=0.2, workers=1)
+    assert len(taken) >= LIMIT
 
 
 async def test_marks_brought_together_are_as_fresh_as_the_latest(
@@ -266,3 +271,24 @@ async def test_marks_brought_together_are_as_fresh_as_the_latest(
         "now() - max(marked_at) >= '30 s' FROM due_batch WHERE is_bulk"
     )
     assert tuple(rows[0]) == (5_000, True, True)
+
+
+async def test_the_last_marks_of_a_backlog_are_brought_together(
+    connection: asyncpg.Connection,
+) -> None:
+    """However many there were before: each that is left may be an evaluation."""
+    await connection.execute(TWO_WORKERS, 2)
+    for _ in range(3):
+        await connection.execute(BULK, timedelta(seconds=9), timedelta(seconds=9))
+        await connection.execute(BULK.replace("signals", "membership"), *[timedelta(seconds=9)] * 2)
+    assert await due.join_batches(connection) > 0
+    assert await connection.fetchval("SELECT count(*) FROM due_batch") > due.FEW_BATCHES
+    await connection.execute(
+        "INSERT INTO due_batch (cause, member_ids, is_bulk) SELECT 'signals', ARRAY[member_id], "
+        "true FROM member WHERE org_id = 'busy' ORDER BY member_id LIMIT $1",
+        due.FEW_BATCHES,
+    )
+    assert await due.join_batches(connection, settled=True) == 0  # more will come
+    await connection.execute("UPDATE due_batch SET last_marked_at = now() - interval '2 s'")
+    assert await due.join_batches(connection) == 0  # the caller's own backlog is not through
+    assert await due.join_batches(connection, settled=True) == due.FEW_BATCHES
