@@ -22,8 +22,10 @@ log = structlog.get_logger(__name__)
 PAGE: Final = 1_000
 IDLE_POLL_S: Final = 1.0
 # While the intake works off a backlog a member may be marked by every batch: let marks gather, and
-# leave most of the time to the intake. Somebody is still evaluated every few seconds.
-BUSY_SHARE: Final = 0.05
+# leave most of the time to the intake. Somebody is still evaluated every few seconds; most of them
+# once more when the backlog is through.
+BUSY_PAGE: Final = 200
+BUSY_SHARE: Final = 0.02
 BUSY_PAUSE_S: Final = 0.5
 BUSY_LOOK_S: Final = 0.05
 STEP_TIMEOUT_S: Final = 60.0
@@ -84,19 +86,20 @@ class Evaluator:
         started = time.perf_counter()
         # Of its own backlog a worker evaluates a share all the time, see `_make_way`.
         settled = not self._intake_is_busy()
+        limit = PAGE if settled else BUSY_PAGE
         if self._expects_many:
             async with transaction(self._pool) as connection:
                 await due.join_batches(connection, settled=settled)
         try:
             async with transaction(self._pool) as connection:
-                page = await self._evaluating.evaluate_due(connection, PAGE, settled=settled)
+                page = await self._evaluating.evaluate_due(connection, limit, settled=settled)
         except (Retryable, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whose fault it is, is found out now
             log.warning("page_taken_apart", action="isolate", error=str(error))
             async with transaction(self._pool) as connection:
-                page = await evaluate_apart(connection, self._evaluating, PAGE)
-        self._expects_many = page.taken >= PAGE or page.held_back
+                page = await evaluate_apart(connection, self._evaluating, limit)
+        self._expects_many = page.taken >= limit or page.held_back
         if page.publications:
             self._published()
         if page.evaluated:
