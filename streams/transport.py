@@ -265,11 +265,14 @@ def _cut(tp: TP, start: int, end: int | None, records: Sequence[Any], size: int)
         if end is None or end <= start:
             return []
         return [Batch(tp.topic, tp.partition, start, end, ())]
+    # Of one size: a small rest would be taken for what a steady stream brings.
+    parts = -(-len(records) // size)
+    part = -(-len(records) // parts)
     batches = []
-    for first in range(0, len(records), size):
-        chunk = records[first : first + size]
+    for first in range(0, len(records), part):
+        chunk = records[first : first + part]
         chunk_end = chunk[-1].offset + 1
-        if end is not None and first + size >= len(records):
+        if end is not None and first + part >= len(records):
             chunk_end = max(chunk_end, end)
         batches.append(Batch(tp.topic, tp.partition, start, chunk_end, chunk))
         start = chunk_end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from streams.transport import (
     STEADY,
     ConsumerThread,
     FetchPace,
+    _cut,
     _leave_unwrapped,
 )
 
@@ -98,3 +100,15 @@ async def test_records_are_handed_over_as_they_were_read() -> None:
 
 def _seen(record: Any) -> tuple[Any, ...]:
     return record.offset, record.timestamp, record.key, record.value, list(record.headers)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (10, [10]), (15, [8, 7]), (21, [7, 7, 7])])
+def test_what_was_fetched_is_cut_into_parts_of_one_size(count: int, sizes: list[int]) -> None:
+    """A small rest would be taken for what a steady stream brings. None is left out."""
+    records = [SimpleNamespace(offset=offset) for offset in range(5, 5 + count)]
+    batches = _cut(PARTITION, 5, 6 + count, records, 10)
+    assert [len(batch.records) for batch in batches] == sizes
+    assert [record for batch in batches for record in batch.records] == records
+    assert batches[0].start == 5
+    assert all(one.end == following.start for one, following in pairwise(batches))
+    assert batches[-1].end == 6 + count
