@@ -238,7 +238,8 @@ def _merge_few(kind: InputKind) -> str:
 
 
 # Up to so many rows go as arrays: emptying the temporary tables truncates files in every commit,
-# which takes longer than applying what a steady stream brings in one batch.
+# which takes longer than applying what a steady stream brings in one batch. Nor are their marks
+# those of a backlog (`is_bulk`).
 FEW_ROWS: Final = 500
 MERGES_OF_FEW: Final = {kind: _merge_few(kind) for kind in InputKind}
 

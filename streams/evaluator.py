@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 PAGE: Final = 1_000
 IDLE_POLL_S: Final = 1.0
 # While the intake works off a backlog a member may be marked by every batch: let marks gather, and
-# leave most of the time to the intake. Somebody is still evaluated every few seconds; most of them
-# once more when the backlog is through.
+# leave most of the time to the intake. A few are still evaluated, several times a minute; most of
+# them once more when the backlog is through.
 BUSY_PAGE: Final = 200
 BUSY_SHARE: Final = 0.02
 BUSY_PAUSE_S: Final = 0.5
@@ -70,6 +70,7 @@ class Evaluator:
                 log.warning("evaluation_retried", action="retry", error=str(error))
                 await backoff.wait()
                 continue
+            took_s = time.monotonic() - started
             backoff.reset()
             if page.put_back and not page.evaluated:
                 await asyncio.sleep(0.02)
@@ -78,13 +79,13 @@ class Evaluator:
                 await self._wait_for_work()
             elif page.taken < FEW:
                 await asyncio.sleep(GATHER_S)
-            await self._make_way(time.monotonic() - started)
+            await self._make_way(took_s)
 
     async def step(self) -> Page:
         """Evaluate one page; everything of it is committed, or nothing. Raises Retryable."""
         self._wake.clear()
         started = time.perf_counter()
-        # Of its own backlog a worker evaluates a share all the time, see `_make_way`.
+        # Of its own backlog a worker evaluates a few all the time, see `_make_way`.
         settled = not self._intake_is_busy()
         limit = PAGE if settled else BUSY_PAGE
         if self._expects_many:
@@ -98,7 +99,7 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001 - whose fault it is, is found out now
             log.warning("page_taken_apart", action="isolate", error=str(error))
             async with transaction(self._pool) as connection:
-                page = await evaluate_apart(connection, self._evaluating, limit)
+                page = await evaluate_apart(connection, self._evaluating, limit, settled=settled)
         self._expects_many = page.taken >= limit or page.held_back
         if page.publications:
             self._published()

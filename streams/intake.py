@@ -368,7 +368,7 @@ def _raw_is_plain(raw: bytes) -> bool:
 
 def _has_offset(raw: bytes, end: bytes) -> bool:
     """Whether a time ends like this. An id may, too: what comes before tells them apart."""
-    # Looked for by the byte first, which is there at once or, a plus, nowhere.
+    # A plus is rare, and nowhere found sooner than what begins with it.
     at = raw.find(end) if end[:1] in raw else -1
     while at >= 0:
         if _BEFORE_OFFSET.search(raw[max(0, at - _LONGEST_BEFORE_OFFSET) : at]):

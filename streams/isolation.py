@@ -27,14 +27,16 @@ ASIDE: Final = timedelta(minutes=15)
 MAX_CULPRITS: Final = 25
 
 
-async def evaluate_apart(connection: Connection, evaluating: Evaluating, limit: int) -> Page:
-    """Evaluate up to about `limit` due members, but for those with whom it fails.
+async def evaluate_apart(
+    connection: Connection, evaluating: Evaluating, limit: int, *, settled: bool = False
+) -> Page:
+    """Evaluate up to about `limit` due members (see `due.take`), but for those with whom it fails.
 
     In the caller's transaction.
 
     Raises Retryable, and whatever the last one raised when there are more than MAX_CULPRITS.
     """
-    causes = await due.take(connection, limit)
+    causes = await due.take(connection, limit, settled=settled)
     pages, culprits = await _halve(connection, evaluating, causes)
     if culprits:
         await due.set_aside(connection, culprits, ASIDE)
@@ -48,6 +50,7 @@ async def evaluate_apart(connection: Connection, evaluating: Evaluating, limit: 
         changes,
         sum(page.publications for page in pages),
         sum(page.put_back for page in pages),
+        causes.held_back,
     )
 
 

@@ -147,6 +147,19 @@ async def test_large_batches_do_not(scene: Scene) -> None:
     assert await scene.connection.fetchval(TRANSACTIONS) == 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "is_bulk"), [(intake.FEW_ROWS, False), (intake.FEW_ROWS + 1, True)]
+)
+async def test_marks_of_many_rows_are_those_of_a_backlog(
+    scene: Scene, rows: int, is_bulk: bool
+) -> None:
+    await scene.apply(batch(0, *(record(n, f"user-{n}") for n in range(rows))))
+    marks = await scene.connection.fetch(
+        "SELECT is_bulk, sum(cardinality(member_ids)) FROM due_batch GROUP BY is_bulk"
+    )
+    assert [tuple(row) for row in marks] == [(is_bulk, rows)]
+
+
 async def test_the_newest_record_wins_across_partitions(scene: Scene) -> None:
     """Where a producer leaves out the key, records of one member are anywhere."""
     later = wire_time(NOW + timedelta(seconds=1))
