@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 
 from db.pool import Connection
 
-SELECT_OLDEST: Final = """
+# Its snapshot is of before the deletion.
+NEXT_PAGE: Final = """
+WITH deleted AS (DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[]))
 SELECT outbox_id, revision, created_at, message_key, level_body, change_body
-FROM outbox ORDER BY outbox_id LIMIT $1"""
+FROM outbox WHERE outbox_id <> ALL ($1::bigint[]) ORDER BY outbox_id LIMIT $2"""
 
 DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
 
@@ -32,14 +34,18 @@ class OutboxRow(NamedTuple):
     change_body: bytes | None
 
 
-async def oldest(connection: Connection, limit: int) -> list[OutboxRow]:
-    """The oldest rows. Of one member they come in revision order, since its row was locked."""
-    return [OutboxRow(*row) for row in await connection.fetch(SELECT_OLDEST, limit)]
+async def next_page(connection: Connection, sent: Sequence[int], limit: int) -> list[OutboxRow]:
+    """The oldest rows, once those that Kafka has acknowledged are deleted. Idempotent.
+
+    Of one member they come in revision order, since its row was locked.
+    """
+    return [OutboxRow(*row) for row in await connection.fetch(NEXT_PAGE, sent, limit)]
 
 
-async def delete_sent(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+async def delete_sent(connection: Connection, sent: Sequence[int]) -> None:
     """Forget rows that Kafka has acknowledged. Idempotent."""
-    await connection.execute(DELETE_SENT, [row.outbox_id for row in rows])
+    if sent:
+        await connection.execute(DELETE_SENT, sent)
 
 
 async def clock_ms(connection: Connection) -> int:

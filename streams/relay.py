@@ -1,8 +1,9 @@
 """From the outbox to the engagement topics: in order per key, at least once, fenced by Kafka.
 
 One worker relays at a time (a lease in PostgreSQL). One that was paused and wakes up late must not
-send old states after new ones: all relays share one transactional id, so that starting a relay ends
-the producer of the one before, at the broker.
+send old states after new ones, so a partition that the next one has sent to takes nothing of it.
+Where the next one has sent nothing yet, it does no harm: what the paused one still holds is in the
+outbox, and is sent again before anything newer.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from db import dead_letters, leases, outbox
 from db.dead_letters import DeadLetterRow
@@ -35,7 +36,8 @@ from service.records import (
 )
 from service.settings import Settings
 from streams.backoff import Backoff
-from streams.connection import lacks_transactions, producer_arguments
+from streams.connection import lacks_transactions
+from streams.fenced_producer import cut_off, start_fenced
 from streams.partition_batches import Header, Key, PartitionBatches
 
 log = structlog.get_logger(__name__)
@@ -44,20 +46,17 @@ LEASE: Final = "relay"
 LEASE_TTL: Final = timedelta(seconds=12)
 LEASE_RENEWAL_S: Final = 4.0
 PAGE: Final = 2_000
-# A steady stream is sent in pages: each is a transaction, with a marker in every partition.
-GATHER_S: Final = 0.01
+# A steady stream is sent in pages: each costs a batch in every partition.
+GATHER_S: Final = 0.005
 FEW: Final = 200
 # Meanwhile neither the lease nor the clock is asked for again, nor are dead letters looked for.
 LOOK_S: Final = 0.5
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
-START_TIMEOUT_S: Final = 15.0
-CLOSE_TIMEOUT_S: Final = 3.0
 # Dead letters may be as large as the brokers let records be.
 LETTERS: Final = 50
 MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
 MIN_LETTER_BYTES: Final = 64 * 1024
-TRANSACTION_TIMEOUT_MS: Final = 30_000
 
 
 class Page(NamedTuple):
@@ -88,8 +87,10 @@ class Relay:
         self._owner = owner
         self._wake = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
-        self._transactional_id: str | None = f"{settings.consumer_group}-relay"
+        self._fence_id: str | None = f"{settings.consumer_group}-relay"
         self._letter_bytes = MAX_LETTER_BYTES
+        # What Kafka has acknowledged and the outbox still holds.
+        self._sent: list[int] = []
         self._leased: Leased | None = None
         self._looked_for_letters_at = 0.0
         self.last_step_at: datetime | None = None
@@ -106,7 +107,7 @@ class Relay:
                 try:
                     sent = await asyncio.wait_for(self.step(), STEP_TIMEOUT_S)
                     backoff.reset()
-                except (Retryable, KafkaError, IllegalOperation, TimeoutError) as error:
+                except (Retryable, KafkaError, TimeoutError) as error:
                     METRICS.relay_errors.inc()
                     if isinstance(error, MessageSizeTooLargeError):
                         self._letter_bytes = max(self._letter_bytes // 4, MIN_LETTER_BYTES)
@@ -139,10 +140,9 @@ class Relay:
             sent = await self._send(page)
         finally:
             renewal.cancel()
-        async with acquired(self._pool) as connection:
-            if page.rows:
-                await outbox.delete_sent(connection, page.rows)
-            if page.letters:
+        self._sent = [row.outbox_id for row in page.rows]
+        if page.letters:
+            async with acquired(self._pool) as connection:
                 await dead_letters.mark_published(connection, page.letters)
         return sent
 
@@ -153,7 +153,9 @@ class Relay:
             if leased is None:
                 await self._drop_producer()
                 return None
-            rows, letters = await outbox.oldest(connection, PAGE), []
+            rows = await outbox.next_page(connection, self._sent, PAGE)
+            self._sent = []
+            letters = []
             now_s = time.monotonic()
             if not rows or now_s > self._looked_for_letters_at + LOOK_S:
                 letters = await dead_letters.unpublished(connection, LETTERS)
@@ -184,6 +186,7 @@ class Relay:
         await self._drop_producer()
         try:
             async with asyncio.timeout(3), acquired(self._pool) as connection:
+                await outbox.delete_sent(connection, self._sent)
                 await leases.give_up(connection, LEASE, self._owner)
         except (Retryable, TimeoutError):
             log.info("lease_left", action="stop", advice="it expires by itself")
@@ -192,11 +195,10 @@ class Relay:
         producer = self._producer
         assert producer is not None
         settings = self._settings
-        async with producer.transaction() if self._is_transactional else nullcontext():
-            pending = await self._send_rows(producer, page)
-            pending += [await self._send_letter(producer, one, page.at_ms) for one in page.letters]
-            # Raises what the broker refused; the transaction is aborted then.
-            await asyncio.gather(*pending)
+        pending = await self._send_rows(producer, page)
+        pending += [await self._send_letter(producer, one, page.at_ms) for one in page.letters]
+        # Raises what the broker refused.
+        await asyncio.gather(*pending)
         METRICS.published.labels(settings.topic_level).inc(len(page.rows))
         METRICS.published.labels(settings.topic_change).inc(
             sum(r.change_body is not None for r in page.rows)
@@ -247,66 +249,34 @@ class Relay:
         return sent  # noqa: RET504 - the client has no types
 
     async def _start_producer(self) -> None:
-        producer = self._new_producer()
         try:
-            await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
-        except BaseException as error:
-            await _close(producer)
-            if isinstance(error, TimeoutError) and self._transactional_id is not None:
-                await self._give_up_transactions()
+            self._producer = await start_fenced(self._settings, self._fence_id)
+        except TimeoutError:
+            await self._give_up_fence()
             raise
-        self._producer = producer
-        log.info("relay_started", action="relay", transactional=self._is_transactional)
+        log.info("relay_started", action="relay", fenced=self._fence_id is not None)
 
-    def _new_producer(self) -> AIOKafkaProducer:
-        options: dict[str, Any] = {"linger_ms": 0}
-        if self._transactional_id is not None:
-            options |= {
-                "transactional_id": self._transactional_id,
-                "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
-            }
-        return AIOKafkaProducer(**producer_arguments(self._settings), **options)
-
-    @property
-    def _is_transactional(self) -> bool:
-        return self._transactional_id is not None
-
-    async def _give_up_transactions(self) -> None:
+    async def _give_up_fence(self) -> None:
         """Go on without the fence where the cluster cannot coordinate transactions at all."""
-        assert self._transactional_id is not None
-        if not await lacks_transactions(self._settings, self._transactional_id):
+        if self._fence_id is None or not await lacks_transactions(self._settings, self._fence_id):
             return
         log.error(
             "no_transactions", action="degrade",
             advice="the brokers cannot host transactions (transaction.state.log.replication.factor "
             "above the number of brokers?); order per key now rests on the relay's lease alone",
         )  # fmt: skip
-        self._transactional_id = None
+        self._fence_id = None
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _close(producer)
+            await cut_off(producer)
 
     async def _sleep(self) -> None:
         try:
             await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
         except TimeoutError:
             return
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    """Close a producer; one that cannot get rid of what it holds is cut off."""
-    try:
-        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
-    except (KafkaError, TimeoutError) as error:
-        log.warning("producer_cut_off", action="relay", error=f"{type(error).__name__}: {error}")
-        # Else its sender would go on trying for ever.
-        sender = producer._sender  # noqa: SLF001
-        with suppress(KafkaError, TimeoutError):
-            if sender is not None:
-                await asyncio.wait_for(sender.close(), CLOSE_TIMEOUT_S)
-            await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
 
 
 def _headers(kind: str, identity: str, at: bytes) -> list[Header]:

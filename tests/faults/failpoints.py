@@ -28,7 +28,6 @@ PLACES = (
     "settled",  # that COMMIT has succeeded, the evaluator does not know yet
     "paged",  # the relay has read a page of the outbox
     "send",  # before the relay sends a page
-    "acked",  # Kafka has everything of the page, its transaction is committed next
     "sequence",  # the relay's producer gives a batch its sequence number
     "sent",  # Kafka has acknowledged, the relay has not deleted yet
     "survey",  # a page of the daily run is taken, and is surveyed next

@@ -64,10 +64,9 @@ async def test_fault_20_killed_between_acknowledgement_and_delete(
         # It has read what to send, and no producer yet: starting one must not make it the newest.
         ("paged", 1),
         pytest.param("send", 3, marks=pytest.mark.nightly),
-        pytest.param("acked", 2, marks=pytest.mark.nightly),
         pytest.param("sent", 2, marks=pytest.mark.nightly),
     ],
-    ids=["paged", "send", "acked", "sent"],
+    ids=["paged", "send", "sent"],
 )
 async def test_fault_20_frozen_beyond_its_lease(
     scene: SceneMaker, trial: Trial, measured: Measured, place: str, arrival: int

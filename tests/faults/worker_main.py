@@ -157,10 +157,9 @@ def install_in_consumer(plan: Plan) -> None:
 
 def install_in_relay(plan: Plan) -> None:
     """The places on the way of a page to Kafka."""
-    after(import_module("db.outbox"), "oldest", plan, "paged")
+    after(import_module("db.outbox"), "next_page", plan, "paged")
     before(import_module("streams.relay").Relay, "_send", plan, "send")
-    before(import_module("aiokafka").AIOKafkaProducer, "commit_transaction", plan, "acked")
-    before(import_module("db.outbox"), "delete_sent", plan, "sent")
+    after(import_module("streams.relay").Relay, "_send", plan, "sent")
     numbers: Any = import_module("aiokafka.producer.transaction_manager").TransactionManager
     increment = numbers.increment_sequence_number
 
