@@ -69,6 +69,8 @@ SELECT NOT $2::boolean OR {_SETTLED}
 # As many rows as hold enough members; those that are looked at but left are free again with the
 # end of the transaction. What else there is, is told by the same statement, in every row and in one
 # without a member where nobody is marked: a steady stream leaves batches of marks alone.
+# The commit does not wait for the disk: what a crash takes away, marks and results together, comes
+# again. The relay waits, before it publishes anything (db.outbox).
 TAKE_BATCHES: Final = f"""
 WITH takes AS MATERIALIZED (
     SELECT ({_TAKES_BULK}) AS bulk
@@ -87,7 +89,8 @@ WITH takes AS MATERIALIZED (
     FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
     GROUP BY member_id
 )
-SELECT m.member_id, m.causes, (SELECT count(*) FROM looked_at), (SELECT bulk FROM takes), others.*
+SELECT m.member_id, m.causes, set_config('synchronous_commit', 'off', true),
+       (SELECT count(*) FROM looked_at), (SELECT bulk FROM takes), others.*
 FROM ({_OTHER_KINDS}) AS others LEFT JOIN marked m ON true"""  # noqa: S608 - made of constants
 
 ANY_DUE: Final = f"""
@@ -241,10 +244,10 @@ async def _take_batches(
         for member_id, why, *_ in rows:
             if member_id is not None:
                 causes.setdefault(member_id, set()).update(why)
-        _, _, looked_at, takes_bulk, *others = rows[0]
+        *_, looked_at, takes_bulk, marks, users, slices, clock = rows[0]
         causes.held_back = not takes_bulk
         if looked_at < most or len(causes) >= limit:
-            return others
+            return marks, users, slices, clock
         most = min(2 * most, MOST_LOOKED_AT)
 
 

@@ -110,13 +110,13 @@ class Evaluating:
         """As `evaluate_members`: what became of each member, and how many were marked again."""
         if not causes:
             return [], 0
-        locked, as_of = await evaluation.lock(connection, causes.keys())
-        missed = causes.keys() - locked.keys()
+        locked = await evaluation.lock(connection, causes.keys())
+        missed = causes.keys() - (locked.members.keys() if locked else set())
         await due.put_back(connection, causes, missed)
-        if as_of is None:
+        if locked is None:
             return [], len(missed)
-        organizations = await evaluation.read_organizations(connection, set(locked.values()))
-        members = await self.reader.read(connection, locked, organizations, as_of)
+        ids, organizations, as_of = locked
+        members = await self.reader.read(connection, ids, organizations, as_of)
         members = await self._without_suspended(connection, members, organizations)
         results = await self._decide(connection, members, causes, as_of)
         await self.write(connection, results, as_of)

@@ -27,29 +27,45 @@ from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from service.timeline import Case, Override
 
 # Pages are looked up member by member through indexes, whatever statistics say.
-PLAN_SETTINGS: Final = "SET enable_hashjoin = off; SET enable_mergejoin = off"
+PLAN_SETTINGS: Final = """
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET plan_cache_mode = force_generic_plan"""
 
 CREATE_STAGE: Final = """
 CREATE TEMPORARY TABLE stage_engagement (LIKE engagement) ON COMMIT DELETE ROWS;
 GRANT SELECT, INSERT, DELETE ON stage_engagement TO PUBLIC"""
 
-LOCK: Final = """
-SELECT member_id, org_id, engagement_now() FROM engagement WHERE member_id = ANY ($1::bigint[])
-ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED"""
-
 LOCK_ONE: Final = """
 SELECT e.member_id FROM engagement e JOIN member m USING (member_id)
 WHERE m.org_id = $1 AND m.user_id = $2 FOR NO KEY UPDATE OF e"""
 
-SELECT_ORGANIZATIONS: Final = """
-SELECT w.org_id, coalesce(o.name, w.org_id), coalesce(o.status, 'active'),
+_ORGANIZATION: Final = """
+       coalesce(o.name, w.org_id), coalesce(o.status, 'active'),
        t.highly_engaged_min_events, t.moderate_min_events, t.activity_window_days,
-       t.new_member_days, t.inactive_after_days, t.version
-FROM unnest($1::text[]) AS w (org_id)
+       t.new_member_days, t.inactive_after_days, t.version"""
+_OF_ORGANIZATION: Final = """
 LEFT JOIN organization_fact o ON o.org_id = w.org_id
 LEFT JOIN LATERAL (
     SELECT * FROM thresholds t WHERE t.org_id = w.org_id ORDER BY t.version DESC LIMIT 1
 ) t ON true"""
+
+SELECT_ORGANIZATIONS: Final = f"""
+SELECT w.org_id, {_ORGANIZATION}
+FROM unnest($1::text[]) AS w (org_id) {_OF_ORGANIZATION}"""  # noqa: S608 - made of constants
+
+# Members, then their organisations: a statement of their own would take as long again.
+LOCK: Final = f"""
+WITH locked AS MATERIALIZED (
+    SELECT member_id, org_id FROM engagement WHERE member_id = ANY ($1::bigint[])
+    ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT member_id, engagement_now(), org_id,
+       NULL, NULL, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int
+FROM locked
+UNION ALL
+SELECT NULL, engagement_now(), w.org_id, {_ORGANIZATION}
+FROM (SELECT DISTINCT org_id FROM locked) AS w {_OF_ORGANIZATION}"""  # noqa: S608 - made of constants
 
 # Dates reach back one window before the last evaluation, so that it can be said when a level began.
 SELECT_CASES: Final = """
@@ -121,15 +137,22 @@ async def prepare_connection(connection: Connection) -> None:
     await connection.execute(CREATE_STAGE)
 
 
-async def lock(
-    connection: Connection, member_ids: Collection[int]
-) -> tuple[dict[int, str], datetime | None]:
-    """Lock those members that nobody else holds; member_id -> org_id.
+class Locked(NamedTuple):
+    """Members that are locked (member_id -> org_id), their organisations, the database's clock."""
 
-    And what the database's clock says; None where there is nobody.
-    """
+    members: Mapping[int, str]
+    organizations: Mapping[str, OrganizationState]
+    now: datetime
+
+
+async def lock(connection: Connection, member_ids: Collection[int]) -> Locked | None:
+    """Lock those members that nobody else holds; None where there is nobody."""
     rows = await connection.fetch(LOCK, sorted(member_ids))
-    return {row[0]: row[1] for row in rows}, rows[0][2] if rows else None
+    if not rows:
+        return None
+    members = {row[0]: row[2] for row in rows if row[0] is not None}
+    organizations = {row[2]: _organization(row[3:]) for row in rows if row[0] is None}
+    return Locked(members, organizations, rows[0][1])
 
 
 async def lock_one(connection: Connection, org_id: str, user_id: str) -> int | None:
@@ -143,14 +166,13 @@ async def read_organizations(
 ) -> dict[str, OrganizationState]:
     """Name, state and thresholds; an organisation without a record is active, named by its id."""
     rows = await connection.fetch(SELECT_ORGANIZATIONS, sorted(set(org_ids)))
-    return {
-        row[0]: OrganizationState(
-            row[1],
-            row[2],
-            DEFAULT_THRESHOLDS if row[8] is None else Thresholds(*row[3:9]),
-        )
-        for row in rows
-    }
+    return {row[0]: _organization(row[1:]) for row in rows}
+
+
+def _organization(row: Sequence[Any]) -> OrganizationState:
+    name, status, *thresholds = row
+    known = thresholds[-1] is not None
+    return OrganizationState(name, status, Thresholds(*thresholds) if known else DEFAULT_THRESHOLDS)
 
 
 class CaseReader:

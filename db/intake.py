@@ -20,7 +20,10 @@ Row = tuple[Any, ...]
 
 # Plans must not flip with statistics that a temporary table does not have: always look members and
 # facts up by index, in the order of the batch.
-PLAN_SETTINGS: Final = "SET enable_hashjoin = off; SET enable_mergejoin = off"
+PLAN_SETTINGS: Final = """
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET plan_cache_mode = force_generic_plan"""
 
 _STAGES: Final = {
     InputKind.ATTENDANCE: {

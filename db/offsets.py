@@ -74,8 +74,8 @@ RETURNING s.topic, s.partition, s.next_offset, s.epoch, s.consecutive_failures, 
           s.fingerprint"""
 
 # The commit does not wait for the disk: what a crash takes away, offset and effect together, is
-# read from Kafka again. Evaluations wait for it, and so bring to the disk whatever they are based
-# on before anything is published; so do claims, whose epochs must never be given twice.
+# read from Kafka again. The relay waits for the disk before it publishes, and so for whatever the
+# results are based on; so do claims, whose epochs must never be given twice.
 ADVANCE: Final = """
 UPDATE stream_offset s
 SET next_offset = m.until, consecutive_failures = m.failures, fingerprint = m.fingerprint,

@@ -8,11 +8,15 @@ from typing import Final, NamedTuple
 
 from db.pool import Connection
 
-# Its snapshot is of before the deletion.
+# What is read may not be on the disk yet, since evaluations do not wait for it: this commit does,
+# and writes something even where nothing is deleted, because it would not wait else. The snapshot
+# is of before the deletion. Not `<> ALL`: a plan that is kept would compare each with each.
 NEXT_PAGE: Final = """
 WITH deleted AS (DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[]))
-SELECT outbox_id, revision, created_at, message_key, level_body, change_body
-FROM outbox WHERE outbox_id <> ALL ($1::bigint[]) ORDER BY outbox_id LIMIT $2"""
+SELECT outbox_id, revision, created_at, message_key, level_body, change_body,
+       (SELECT pg_logical_emit_message(true, 'outbox', ''))
+FROM outbox WHERE outbox_id NOT IN (SELECT unnest($1::bigint[]))
+ORDER BY outbox_id LIMIT $2"""
 
 DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
 
@@ -37,9 +41,10 @@ class OutboxRow(NamedTuple):
 async def next_page(connection: Connection, sent: Sequence[int], limit: int) -> list[OutboxRow]:
     """The oldest rows, once those that Kafka has acknowledged are deleted. Idempotent.
 
-    Of one member they come in revision order, since its row was locked.
+    Of one member they come in revision order, since its row was locked. No crash takes them back:
+    call it outside any transaction, so that its commit has waited for the disk.
     """
-    return [OutboxRow(*row) for row in await connection.fetch(NEXT_PAGE, sent, limit)]
+    return [OutboxRow(*row[:6]) for row in await connection.fetch(NEXT_PAGE, sent, limit)]
 
 
 async def delete_sent(connection: Connection, sent: Sequence[int]) -> None:

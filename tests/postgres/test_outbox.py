@@ -34,3 +34,22 @@ async def test_what_was_sent_goes_when_the_next_page_is_read(database: str) -> N
         assert [row.revision for row in await outbox.next_page(connection, [], 2)] == [5]
     finally:
         await connection.close()
+
+
+async def test_what_was_read_is_on_the_disk(database: str) -> None:
+    """Evaluations commit without waiting for it; nothing is published that a crash could undo."""
+    evaluator = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
+    relay = await asyncpg.connect(database)
+    try:
+        await outbox.next_page(relay, [], 1)  # so that it is prepared
+        # More than once: PostgreSQL itself writes every now and then.
+        for _ in range(20):
+            await evaluator.execute(FILL)
+            written = await evaluator.fetchval("SELECT pg_current_wal_insert_lsn()")
+            rows = await outbox.next_page(relay, [], 100)
+            flushed = await evaluator.fetchval("SELECT pg_current_wal_flush_lsn() >= $1", written)
+            assert rows
+            assert flushed
+    finally:
+        await evaluator.close()
+        await relay.close()
