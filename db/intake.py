@@ -7,7 +7,7 @@ table of their kind, or as arrays if they are few, and one statement merges them
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,7 @@ SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET plan_cache_mode = force_generic_plan"""
 
-_STAGES: Final = {
+STAGES: Final = {
     InputKind.ATTENDANCE: {
         "member_id": "bigint", "message_id": "text", "event_id": "text", "status": "text",
         "occurred_at": "timestamptz", "recorded_at": "timestamptz",
@@ -56,7 +56,7 @@ def _stage(kind: InputKind) -> str:
 def _create_stage(kind: InputKind) -> str:
     columns = ", ".join(
         f'{name} {type_} COLLATE "C"' if type_ == "text" else f"{name} {type_}"
-        for name, type_ in _STAGES[kind].items()
+        for name, type_ in STAGES[kind].items()
     )
     return f"CREATE TEMPORARY TABLE {_stage(kind)} ({columns}) ON COMMIT DELETE ROWS"
 
@@ -234,8 +234,8 @@ ABOUT_MEMBERS: Final = (InputKind.ATTENDANCE, InputKind.RSVP, InputKind.MEMBERSH
 
 
 def _merge_few(kind: InputKind) -> str:
-    arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(_STAGES[kind].values(), 1))
-    rows = f"unnest({arrays}) AS s ({', '.join(_STAGES[kind])})"
+    arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(STAGES[kind].values(), 1))
+    rows = f"unnest({arrays}) AS s ({', '.join(STAGES[kind])})"
     merge = MERGES[kind].replace("array_agg(member_id), true", "array_agg(member_id), false")
     return merge.replace(f"{_stage(kind)} AS s", rows)
 
@@ -250,29 +250,20 @@ MERGES_OF_FEW: Final = {kind: _merge_few(kind) for kind in InputKind}
 class Applied(NamedTuple):
     """What a batch did: facts written, clashes with stored records, marks made.
 
-    `people`: keys that were looked up or made, to be remembered after the commit.
+    `people`: keys that were looked up or made, to be remembered after the commit under `epoch`.
     """
 
     written: int
     clashes: int
     marked: int
     people: Mapping[Key, Person]
+    epoch: int
 
 
 async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `apply_rows`."""
     await connection.execute(PLAN_SETTINGS)
     await connection.execute(CREATE_STAGES)
-
-
-def preparing(ids: MemberIds) -> Callable[[Connection], Awaitable[None]]:
-    """`prepare_connection` for a pool: each new connection has `ids` forget, too."""
-
-    async def prepare(connection: Connection) -> None:
-        ids.forget()
-        await prepare_connection(connection)
-
-    return prepare
 
 
 async def apply_rows(
@@ -286,18 +277,19 @@ async def apply_rows(
     people: Mapping[Key, Person] = {}
     staged: Iterable[Row] = rows
     await ids.begin(connection)
+    epoch = ids.epoch
     if rows and kind in ABOUT_MEMBERS:
         staged, people = await _by_member_id(connection, rows, ids)
     if len(rows) <= FEW_ROWS:
         columns = list(zip(*staged, strict=True))
         if not columns:
-            return Applied(0, 0, 0, people)
+            return Applied(0, 0, 0, people, epoch)
         merged = await connection.fetch(MERGES_OF_FEW[kind], *columns)
     else:
         await connection.copy_records_to_table(_stage(kind), records=staged)
         merged = await connection.fetch(MERGES[kind])
     written, clashes, marked = merged[0]
-    return Applied(written, clashes, marked, people)
+    return Applied(written, clashes, marked, people, epoch)
 
 
 async def _by_member_id(

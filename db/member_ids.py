@@ -22,16 +22,18 @@ Key = tuple[str, str]
 GENERATION: Final = 50_000
 PASSES: Final = 5
 
-# The epoch is read once erasures are kept out, and not before: CASE evaluates in this order. The
-# first nextval leaves last_value where it was.
-BEGIN: Final = """
+# The first nextval leaves last_value where it was.
+EPOCH: Final = "SELECT last_value + is_called::integer FROM member_epoch"
+
+# The epoch is read once erasures are kept out, and not before: CASE evaluates in this order.
+BEGIN: Final = f"""
 SELECT CASE WHEN pg_advisory_xact_lock_shared(erasure_lock()) IS NOT NULL
-    THEN (SELECT last_value + is_called::integer FROM member_epoch) END"""
+    THEN ({EPOCH}) END"""
 
 # Sorted, so that two workers meet in one order. Whoever was erased goes on with the revision and
 # without the older records; those alone (`latest`) bring nobody back: then member_id is null.
 # Hashing a subject costs 12 us, so it is only done where it can matter.
-RESOLVE: Final = """
+RESOLVING: Final = """
 WITH wanted AS MATERIALIZED (
     SELECT w.org_id COLLATE "C" AS org_id, w.user_id COLLATE "C" AS user_id, w.latest
     FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS w (org_id, user_id, latest)
@@ -55,12 +57,15 @@ WITH wanted AS MATERIALIZED (
     SELECT a.member_id, a.org_id, coalesce(e.revision, 0) FROM added a
     LEFT JOIN erasure e ON e.subject = CASE WHEN a.accept_after IS NOT NULL
         THEN erasure_subject(a.org_id || ':' || a.user_id) END
-)
-SELECT org_id, user_id, member_id, accept_after FROM known WHERE member_id IS NOT NULL
-UNION ALL
-SELECT org_id, user_id, member_id, accept_after FROM added
-UNION ALL
-SELECT org_id, user_id, NULL, erased_at FROM missing WHERE stays_erased"""
+), people AS (
+    SELECT org_id, user_id, member_id, accept_after FROM known WHERE member_id IS NOT NULL
+    UNION ALL
+    SELECT org_id, user_id, member_id, accept_after FROM added
+    UNION ALL
+    SELECT org_id, user_id, NULL, erased_at FROM missing WHERE stays_erased
+)"""
+RESOLVE: Final = f"""{RESOLVING}
+SELECT org_id, user_id, member_id, accept_after FROM people"""  # noqa: S608 - made of constants
 
 
 class Person(NamedTuple):
@@ -71,22 +76,31 @@ class Person(NamedTuple):
 
 
 class MemberIds:
-    """Remembers keys of members to whom everything applies; bounded, one per process."""
+    """Remembers keys of members to whom everything applies; bounded, one per process.
+
+    `epoch`: the one that what is remembered is of.
+    """
 
     def __init__(self) -> None:
         self._young: dict[Key, int] = {}
         self._old: dict[Key, int] = {}
-        self._epoch = -1
+        self.epoch = -1
 
     async def begin(self, connection: Connection) -> None:
         """Keep erasures out until the transaction ends, and drop what may no longer hold."""
         epoch: int = await connection.fetchval(BEGIN)
-        if epoch != self._epoch:
-            self.forget()
-            self._epoch = epoch
+        if epoch != self.epoch:
+            self._forget()
+            self.epoch = epoch
 
-    def forget(self) -> None:
+    async def renew(self, connection: Connection) -> None:
         """Drop everything: for each new connection, which may lead to another server."""
+        # Nothing is remembered under it before a transaction has kept erasures out.
+        epoch: int = await connection.fetchval(EPOCH)
+        self._forget()
+        self.epoch = epoch
+
+    def _forget(self) -> None:
         self._young, self._old = {}, {}
 
     def known(self, keys: Iterable[Key]) -> list[int | None]:
@@ -122,8 +136,10 @@ class MemberIds:
                 return people
         raise Retryable("members that others are adding do not become visible")
 
-    def remember(self, people: Mapping[Key, Person]) -> None:
-        """Keep what a committed transaction has resolved."""
+    def remember(self, people: Mapping[Key, Person], epoch: int) -> None:
+        """Keep what a committed transaction has resolved under an epoch, if it is still that."""
+        if epoch != self.epoch:
+            return
         for key, person in people.items():
             if person.member_id is not None and person.accept_after is None:
                 self._young[key] = person.member_id

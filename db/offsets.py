@@ -133,14 +133,14 @@ async def claim(
 ) -> list[Claim]:
     """Claim partitions; `starts` gives where one that was never read begins.
 
-    The last claim wins: whoever held one of them before is fenced from now on. Partitions that the
-    former owner is writing to at this moment are not among the result.
+    In order. The last claim wins: whoever held one of them before is fenced from now on.
+    Partitions that the former owner is writing to at this moment are not among the result.
     """
     topics = [topic for topic, _ in starts]
     partitions = [partition for _, partition in starts]
     await connection.execute(BEGIN, topics, partitions, list(starts.values()))
     rows = await connection.fetch(CLAIM, topics, partitions, owner, generation)
-    return [Claim(*row) for row in rows]
+    return sorted(Claim(*row) for row in rows)
 
 
 async def advance(connection: Connection, moves: Sequence[Move]) -> datetime:
@@ -149,17 +149,19 @@ async def advance(connection: Connection, moves: Sequence[Move]) -> datetime:
     First statement of the transaction that applies the batches. Raises Fenced or OutOfSequence
     when one of them cannot be moved: then none may be.
     """
-    rows = await connection.fetch(
-        ADVANCE,
-        *zip(*((move.claim.topic, move.claim.partition, move.claim.epoch, *move[1:])
-               for move in moves), strict=True),
-    )  # fmt: skip
+    rows = await connection.fetch(ADVANCE, *columns_of(moves))
     moved = {(topic, partition) for _, topic, partition, _ in rows}
     for claim, start, *_ in moves:
         if (claim.topic, claim.partition) not in moved:
             await _explain(connection, claim, start)
     now: datetime = rows[0][0]
     return now
+
+
+def columns_of(moves: Sequence[Move]) -> list[tuple[Any, ...]]:
+    """The parameters of ADVANCE."""
+    rows = [(move.claim.topic, move.claim.partition, move.claim.epoch, *move[1:]) for move in moves]
+    return list(zip(*rows, strict=True)) or [()] * (2 + len(Move._fields))
 
 
 async def _explain(connection: Connection, claimed: Claim, offset: int) -> NoReturn:

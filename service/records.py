@@ -153,9 +153,11 @@ def change_id(key: str, revision: int) -> str:
 
 
 def _uuid5(name: str) -> str:
-    """Text of the UUID 5 of a name in the URL namespace; `uuid.uuid5` takes 3 times as long."""
-    digest = bytearray(sha1(NAMESPACE_URL.bytes + name.encode(), usedforsecurity=False).digest())
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"
+    """Text of the UUID 5 of a name in the URL namespace; `uuid.uuid5` takes 6 times as long."""
+    text = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    variant = _VARIANTS[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+
+
+_NAMESPACE: Final = NAMESPACE_URL.bytes
+_VARIANTS: Final = "89ab"

@@ -26,6 +26,7 @@ from db.intake import FEW_ROWS, apply_rows
 from db.member_ids import MemberIds
 from db.offsets import Claim, Move, Stored
 from db.pool import Pool, acquired, transaction
+from db.small_batches import apply_few
 from service.decoding import is_id
 from service.errors import Fenced
 from service.events import InputKind
@@ -106,7 +107,7 @@ class BatchApplier:
         self._marked = marked
         self._ids = ids
         self._groups = {
-            kind: GroupCommit(self._commit, lambda part: len(part.batch.records), FEW_ROWS)
+            kind: GroupCommit(self._commit_few, lambda part: len(part.batch.records), FEW_ROWS)
             for kind in InputKind
         }
         self._failures: dict[TP, int] = {}
@@ -150,7 +151,7 @@ class BatchApplier:
         refused: frozenset[int] = frozenset()
         while True:
             try:
-                await self._commit([Part(claim, batch, decoded)])
+                await self._commit(Part(claim, batch, decoded))
             except ClockMoved:
                 pass
             except DataRefused as error:
@@ -198,28 +199,48 @@ class BatchApplier:
             rejected=refused,
         )
 
-    async def _commit(self, parts: Sequence[Part]) -> None:
-        """Apply parts of one kind, of different partitions, in one transaction."""
+    async def _commit_few(self, parts: Sequence[Part]) -> None:
+        """Apply plain small parts of one kind, of different partitions, in one transaction."""
         decoded = [part.decoded for part in parts]
         rows, clashes = _rows_of(decoded)
-        subjects = [erasures.Subject(*erasure) for d in decoded for erasure in d.erasures]
-        letters = [dead_letter_row(batch, r) for _, batch, d in parts for r in d.refusals]
+        async with acquired(self._pool) as connection:
+            applied, now = await apply_few(
+                connection,
+                decoded[0].kind,
+                [part.move for part in parts],
+                rows,
+                self._ids,
+                latest_accepted=max(d.latest_accepted for d in decoded),
+                max_skew=self._max_future_skew,
+            )
+        self._set_clock(now)
+        self._ids.remember(applied.people, applied.epoch)
+        decoded[0].clashes += clashes + applied.clashes
+        for _, batch, d in parts:
+            self._failures[TP(batch.topic, batch.partition)] = d.consecutive_failures
+        if applied.marked:
+            self._marked()
+
+    async def _commit(self, part: Part) -> None:
+        """Apply one part in a transaction, whatever is in it."""
+        _, batch, decoded = part
+        subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
+        letters = [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
         async with transaction(self._pool) as connection:
-            now = await offsets.advance(connection, [part.move for part in parts])
+            now = await offsets.advance(connection, [part.move])
             self._set_clock(now)
-            if not all(d.holds_at(now + self._max_future_skew) for d in decoded):
+            if not decoded.holds_at(now + self._max_future_skew):
                 raise ClockMoved
             if subjects:
                 # Erasing and applying records exclude each other.
                 await erasures.hold(connection)
-            applied = await apply_rows(connection, decoded[0].kind, rows, self._ids)
+            applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
             if subjects:
                 await erasures.erase_all(connection, subjects, self._erasure_memory)
             await dead_letters.insert(connection, letters)
-        for _, batch, d in parts:
-            self._failures[TP(batch.topic, batch.partition)] = d.consecutive_failures
-        self._ids.remember(applied.people)
-        decoded[0].clashes += clashes + applied.clashes
+        self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
+        self._ids.remember(applied.people, applied.epoch)
+        decoded.clashes += applied.clashes
         if applied.marked or subjects or letters:
             self._marked()
 

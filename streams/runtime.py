@@ -12,7 +12,7 @@ import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
-from db import intake, migrate
+from db import migrate, small_batches
 from db.evaluating import Evaluating, Judge, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
@@ -106,7 +106,7 @@ class Runtime:
             settings,
             purpose="intake",
             size=settings.active_partitions + 2,
-            prepare=intake.preparing(ids),
+            prepare=small_batches.preparing(ids),
         )
         self.work_pool = await open_pool(
             settings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ WINDOW: Final = 64
 """Chunks on their way, each way; whoever sends more has to wait."""
 POLL_S: Final = 0.02
 COMMIT: Final = b"COMMIT;\x00"
+# Its statement is a transaction of its own: prepared once, then asked for by this name.
+ALONE: Final = re.compile(rb"(__asyncpg_\w+__)\x00SELECT \* FROM pg_temp\.apply_few")
 
 
 class Proxy:
@@ -129,6 +132,7 @@ class _Link:
         self.forgotten = False
         self._received = 0
         self._swallowing = False
+        self._alone: set[bytes] = set()
 
     def reset(self) -> None:
         """Abort both sides."""
@@ -191,7 +195,7 @@ class _Link:
     async def on_request(self, chunk: bytes) -> bool:
         """A chunk on its way to the server."""
         proxy = self._proxy
-        if proxy.commits_to_cut > 0 and COMMIT in chunk:
+        if proxy.commits_to_cut > 0 and self._commits(chunk):
             proxy.commits_seen += 1
             # Every other one is let through, so that the work can get on.
             turn = proxy.commits_seen % 4
@@ -203,6 +207,12 @@ class _Link:
                 proxy.commits_to_cut -= 1
                 self._swallowing = True
         return True
+
+    def _commits(self, chunk: bytes) -> bool:
+        prepared = set(ALONE.findall(chunk))
+        self._alone |= prepared
+        called = any(b"\x00" + name + b"\x00" in chunk for name in self._alone - prepared)
+        return called or COMMIT in chunk
 
     async def on_reply(self, chunk: bytes) -> bool:
         """A chunk on its way to the client."""

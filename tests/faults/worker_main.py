@@ -118,6 +118,10 @@ def install(plan: Plan) -> None:
     after(applying, "apply_rows", plan, "upserts")
     offsets.advance = _noting(offsets.advance, in_batch, lambda _: True)
     around_commit(applying, plan, ("commit", "committed"), in_batch)
+    # Small batches are one statement, which commits: nothing of ours lies between.
+    for place in ("commit", "upserts", "fence"):
+        before(applying, "apply_few", plan, place)
+    after(applying, "apply_few", plan, "committed")
     after(import_module("db.due"), "take", plan, "taken")
     after(import_module("db.evaluation").CaseReader, "read", plan, "read")
     evaluating: Any = import_module("db.evaluating").Evaluating

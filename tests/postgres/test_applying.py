@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 from faust.types import TP
 
-from db import intake
+from db import erasures, intake, small_batches
 from db.member_ids import MemberIds
 from db.offsets import Claim
-from db.pool import Pool, open_pool
+from db.pool import Pool, open_pool, transaction
 from service.errors import Fenced, OutOfSequence, Retryable
 from service.events import InputKind
 from service.instants import wire_time
@@ -65,7 +65,8 @@ def batch(partition: int, *records: Record) -> Batch:
 class Scene:
     """An applier with all partitions claimed, and a connection to look."""
 
-    def __init__(self, applier: BatchApplier, connection: asyncpg.Connection) -> None:
+    def __init__(self, pool: Pool, applier: BatchApplier, connection: asyncpg.Connection) -> None:
+        self.pool = pool
         self.applier = applier
         self.connection = connection
         self.claims: dict[int, Claim] = {}
@@ -116,17 +117,20 @@ def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
 async def scene(database: str) -> AsyncIterator[Scene]:
     settings = load_settings({"DATABASE_URL": database})
     ids = MemberIds()
-    pool = await open_pool(settings, purpose="test", size=6, prepare=intake.preparing(ids))
+    pool = await open_pool(settings, purpose="test", size=6, prepare=small_batches.preparing(ids))
     connection = await asyncpg.connect(database)
-    made = Scene(_applier(pool, ids), connection)
+    made = Scene(pool, _applier(pool, ids), connection)
     await made.claim()
     yield made
     await connection.close()
     pool.terminate()
 
 
-def everybody() -> list[Batch]:
-    return [batch(number, record(0, f"user-{number}")) for number in range(PARTITIONS)]
+def everybody(count: int = 1) -> list[Batch]:
+    return [
+        batch(number, *(record(n, f"user-{number}", f"event-{n}") for n in range(count)))
+        for number in range(PARTITIONS)
+    ]
 
 
 async def test_small_batches_share_a_transaction(scene: Scene) -> None:
@@ -221,52 +225,99 @@ async def test_a_server_that_lacks_what_came_before(scene: Scene) -> None:
     assert isinstance(result, OutOfSequence)
 
 
+@pytest.mark.parametrize("count", [1, SMALL_BATCH + 1], ids=["small", "large"])
 async def test_a_reply_to_commit_that_is_lost(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Everybody who took part is told that it may have happened, and finds out."""
-    await _lose_one_commit(monkeypatch, committed=True)
-    results = await scene.apply(*everybody())
+    await _lose_commits(monkeypatch, committed=True)
+    batches = everybody(count)
+    results = await scene.apply(*batches)
     assert all(isinstance(result, Retryable) for result in results)
-    assert (
-        await scene.apply(*everybody(), doubtful=True) == [Reached(1, stopped=False)] * PARTITIONS
-    )
-    assert len(await scene.facts()) == PARTITIONS
+    monkeypatch.undo()
+    reached = [Reached(count, stopped=False)] * PARTITIONS
+    assert await scene.apply(*batches, doubtful=True) == reached
+    assert len(await scene.facts()) == PARTITIONS * count
 
 
-async def test_a_commit_that_never_came(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    await _lose_one_commit(monkeypatch, committed=False)
-    results = await scene.apply(*everybody())
+@pytest.mark.parametrize("count", [1, SMALL_BATCH + 1], ids=["small", "large"])
+async def test_a_commit_that_never_came(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    await _lose_commits(monkeypatch, committed=False)
+    batches = everybody(count)
+    results = await scene.apply(*batches)
     assert all(isinstance(result, Retryable) for result in results)
     assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), 0)
-    assert (
-        await scene.apply(*everybody(), doubtful=True) == [Reached(1, stopped=False)] * PARTITIONS
-    )
-    assert len(await scene.facts()) == PARTITIONS
+    monkeypatch.undo()
+    reached = [Reached(count, stopped=False)] * PARTITIONS
+    assert await scene.apply(*batches, doubtful=True) == reached
+    assert len(await scene.facts()) == PARTITIONS * count
 
 
-async def _lose_one_commit(monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
-    original: Any = vars(applying)["transaction"]
-    lost = False
+async def _lose_commits(monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
+    """No COMMIT is answered, or none arrives."""
+    open_transaction: Any = vars(applying)["transaction"]
+    call: Any = vars(applying)["apply_few"]
+    error = Retryable("connection lost")
 
     class Losing:
-        """A transaction whose COMMIT is not answered, or did not arrive; the first one only."""
-
         def __init__(self, pool: Pool) -> None:
-            self._block = original(pool)
+            self._block = open_transaction(pool)
 
         async def __aenter__(self) -> Any:
             return await self._block.__aenter__()
 
-        async def __aexit__(self, *raised: object) -> None:
-            nonlocal lost
-            if lost:
-                await self._block.__aexit__(*raised)
-                return
-            lost = True
-            error = Retryable("connection lost")
+        async def __aexit__(self, *_: object) -> None:
             outcome = (None, None, None) if committed else (Retryable, error, None)
             await self._block.__aexit__(*outcome)
             raise error
 
+    async def lose(*args: Any, **options: Any) -> None:
+        if committed:
+            await call(*args, **options)
+        raise error
+
     monkeypatch.setattr(applying, "transaction", Losing)
+    monkeypatch.setattr(applying, "apply_few", lose)
+
+
+async def test_a_clock_that_is_behind_what_we_took_it_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only our idea of the clock allowed is refused by the database's, small batch or not."""
+    ahead = wire_time(NOW + timedelta(hours=1))
+    monkeypatch.setattr(scene.applier, "_now", lambda: NOW + timedelta(hours=2))
+    early = batch(1, record(0, "ben", recorded_at=ahead))
+
+    def note(now: datetime) -> None:
+        monkeypatch.setattr(scene.applier, "_now", lambda: now)
+
+    monkeypatch.setattr(scene.applier, "_set_clock", note)
+    assert await scene.apply(batch(0, record(0, "ada")), early) == [Reached(1, stopped=False)] * 2
+    assert await scene.facts() == [("ada", "e", "attended")]
+    assert await scene.connection.fetchval("SELECT code FROM dead_letter") == "future_dated"
+
+
+async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene) -> None:
+    """The key that is remembered of somebody does not outlive the member."""
+    await scene.apply(batch(0, record(0, "ada"), record(1, "ben")))
+    async with transaction(scene.pool) as connection:
+        await erasures.erase(
+            connection, org_id="club", user_id="ada", erased_at=NOW, memory=timedelta(days=1)
+        )
+    again = wire_time(NOW + timedelta(seconds=1))
+    records = [
+        record(0, "ada", "late"),
+        record(1, "ada", "anew", recorded_at=again),
+        record(2, "ben", "other"),
+    ]
+    assert await scene.apply(batch(1, *records)) == [Reached(3, stopped=False)]
+    assert await scene.facts() == [
+        ("ada", "anew", "attended"), ("ben", "e", "attended"), ("ben", "other", "attended"),
+    ]  # fmt: skip
+    # And is remembered again, from then on.
+    transactions = await scene.connection.fetchval(TRANSACTIONS)
+    both = [batch(2, record(0, "ben", "more")), batch(3, record(0, "cat"))]
+    assert await scene.apply(*both) == [Reached(1, stopped=False)] * 2
+    assert await scene.connection.fetchval(TRANSACTIONS) == transactions + 1

@@ -1,0 +1,179 @@
+"""Apply a few small batches in one round trip: what a steady stream brings.
+
+A transaction of `offsets.advance`, `MemberIds` and `intake.apply_rows` takes seven; each costs both
+sides more than what there is to do. So each connection has a function for every kind of record, of
+the very same statements. It serves what is expected only: whenever something else turns out it
+raises, nothing has happened, and the caller goes the long way, which knows what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from db import intake, member_ids, offsets
+from db.intake import Applied
+from db.member_ids import Key, MemberIds, Person
+from db.offsets import Move
+from db.pool import Connection
+from service.events import InputKind
+
+# What the statements take, in their order, then what is compared.
+_MOVES: Final = ("text", "int", "bigint", "bigint", "bigint", "int", "bigint", "boolean")
+_PEOPLE: Final = ("text", "text", "timestamptz")
+_FUNCTION: Final = """
+CREATE OR REPLACE FUNCTION {name}({parameters}) RETURNS TABLE
+    (moment timestamptz, written bigint, clashes bigint, marked bigint, made bigint[])
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    moved bigint;
+BEGIN
+    WITH advanced (at) AS ({advance})
+    SELECT count(*), min(at) INTO moved, moment FROM advanced;
+    IF moved <> cardinality(move_1) THEN
+        RAISE EXCEPTION 'a partition stands elsewhere, or is another worker''s';
+    ELSIF moment + max_skew < latest_accepted THEN
+        RAISE EXCEPTION 'the clock is not where it was taken to be';
+    ELSIF ({hold}) <> member_epoch THEN
+        RAISE EXCEPTION 'what is remembered of members is of another epoch';
+    END IF;
+    {resolve}
+    {merge} INTO written, clashes, marked;
+    RETURN NEXT;
+END $body$"""
+_RESOLVE: Final = """
+    IF cardinality(person_1) > 0 THEN
+        {resolving}
+        SELECT array_agg(member_id ORDER BY org_id, user_id) INTO made
+        FROM people WHERE accept_after IS NULL;
+        IF cardinality(made) IS DISTINCT FROM cardinality(person_1) THEN
+            RAISE EXCEPTION 'somebody was erased, or is being added by others';
+        END IF;
+        row_1 := ARRAY(
+            SELECT CASE WHEN m < 0 THEN made[-m] ELSE m END
+            FROM unnest(row_1) WITH ORDINALITY AS r (m, n) ORDER BY n);
+    END IF;"""
+
+
+class Committed(NamedTuple):
+    """What was applied, and the transaction's instant."""
+
+    applied: Applied
+    now: datetime
+
+
+def preparing(ids: MemberIds) -> Callable[[Connection], Awaitable[None]]:
+    """`prepare_connection` for a pool: each new connection has `ids` forget, too."""
+
+    async def prepare(connection: Connection) -> None:
+        await ids.renew(connection)
+        await prepare_connection(connection)
+
+    return prepare
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Make a new connection ready for `apply_rows` and `apply_few`."""
+    await intake.prepare_connection(connection)
+    await connection.execute(";".join(map(_create, InputKind)))
+
+
+async def apply_few(
+    connection: Connection,
+    kind: InputKind,
+    moves: Sequence[Move],
+    rows: Sequence[intake.Row],
+    ids: MemberIds,
+    *,
+    latest_accepted: datetime,
+    max_skew: timedelta,
+) -> Committed:
+    """Apply at most `FEW_ROWS` rows of different partitions and commit, outside any transaction.
+
+    `latest_accepted`: the latest instant in a row, which the clock and `max_skew` must allow.
+    Raises asyncpg.RaiseError where it takes the long way; then nothing has happened.
+    """
+    columns: Sequence[Any]
+    unknown: dict[Key, datetime] = {}
+    if kind in intake.ABOUT_MEMBERS:
+        columns, unknown = _by_member_id(rows, ids)
+    else:
+        columns = list(zip(*rows, strict=True))
+    keys, epoch = sorted(unknown), ids.epoch
+    row = await connection.fetchrow(
+        _CALLS[kind],
+        *offsets.columns_of(moves),
+        *([org_id for org_id, _ in keys], [user_id for _, user_id in keys]),
+        [unknown[key] for key in keys],
+        *(columns or [()] * len(intake.STAGES[kind])),
+        *(latest_accepted, max_skew, epoch),
+    )
+    assert row is not None
+    now, written, clashes, marked, made = row
+    people = {key: Person(made[n], None) for n, key in enumerate(keys)}
+    return Committed(Applied(written, clashes, marked, people, epoch), now)
+
+
+def _by_member_id(
+    rows: Sequence[intake.Row], ids: MemberIds
+) -> tuple[Sequence[Any], dict[Key, datetime]]:
+    """Columns with member_id in place of the two ids, and who is not known, with the latest.
+
+    The unknown, in order, have the numbers -1, -2 and so on.
+    """
+    if not rows:
+        return [], {}
+    message_ids, org_ids, user_ids, *values = zip(*rows, strict=True)
+    keys = list(zip(org_ids, user_ids, strict=True))
+    found = ids.known(keys)
+    unknown: dict[Key, datetime] = {}
+    for key, member_id, recorded_at in zip(keys, found, values[-1], strict=True):
+        if member_id is None:
+            unknown[key] = max(recorded_at, unknown.get(key, recorded_at))
+    numbers = {key: -number for number, key in enumerate(sorted(unknown), 1)}
+    members = [
+        numbers[key] if member_id is None else member_id
+        for key, member_id in zip(keys, found, strict=True)
+    ]
+    return [members, message_ids, *values], unknown
+
+
+def _name(kind: InputKind) -> str:
+    return f"pg_temp.apply_few_{kind.value.replace('-', '_')}"
+
+
+def _create(kind: InputKind) -> str:
+    row_types = list(intake.STAGES[kind].values())
+    parameters = [
+        *(f"move_{n} {type_}[]" for n, type_ in enumerate(_MOVES, 1)),
+        *(f"person_{n} {type_}[]" for n, type_ in enumerate(_PEOPLE, 1)),
+        *(f"row_{n} {type_}[]" for n, type_ in enumerate(row_types, 1)),
+        *("latest_accepted timestamptz", "max_skew interval", "member_epoch bigint"),
+    ]
+    resolving = _named(member_ids.RESOLVING, "person")
+    merge = _named(intake.MERGES_OF_FEW[kind], "row")
+    return _FUNCTION.format(
+        name=_name(kind),
+        parameters=", ".join(parameters),
+        advance=_named(offsets.ADVANCE, "move"),
+        hold=member_ids.BEGIN,
+        resolve=_RESOLVE.format(resolving=resolving) if kind in intake.ABOUT_MEMBERS else "",
+        merge=merge,
+    )
+
+
+def _named(statement: str, what: str) -> str:
+    """A statement with names for its numbered parameters."""
+    return re.sub(r"\$(\d+)", rf"{what}_\1", statement)
+
+
+def _call(kind: InputKind) -> str:
+    count = len(_MOVES) + len(_PEOPLE) + len(intake.STAGES[kind]) + 3
+    arguments = ", ".join(f"${n}" for n in range(1, count + 1))
+    return f"SELECT * FROM {_name(kind)}({arguments})"  # noqa: S608 - made of constants
+
+
+_CALLS: Final = {kind: _call(kind) for kind in InputKind}
