@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 START_TIMEOUT_S: Final = 15.0
 CLOSE_TIMEOUT_S: Final = 3.0
+LAST_ANSWERS_S: Final = 0.1
 
 
 async def start_fenced(settings: Settings, fence_id: str | None) -> AIOKafkaProducer:
@@ -44,15 +45,18 @@ async def start_fenced(settings: Settings, fence_id: str | None) -> AIOKafkaProd
 
 
 async def cut_off(producer: AIOKafkaProducer) -> None:
-    """Close a producer at once; what it has not sent by now is not sent any more."""
-    sender = producer._sender  # noqa: SLF001
+    """Close a producer at once; what it has not sent by now is not sent any more.
+
+    Never fails: what does not end within CLOSE_TIMEOUT_S is left behind.
+    """
+    sending = producer._sender.sender_task  # noqa: SLF001
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            # First of all: it would find new connections in place of the closed ones.
-            if sender.sender_task is not None:
-                sender.sender_task.cancel()
-            await producer.client.close()
-            await sender.close()
+            # Cancelled once it still waits for its requests, of which one may have no answer; and
+            # its own `close` would hand a second cancellation on to us.
+            while sending is not None and not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending], timeout=LAST_ANSWERS_S)
             await producer.stop()
     except (KafkaError, TimeoutError) as error:
         log.warning("producer_lost", action="close", error=f"{type(error).__name__}: {error}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 TEMPLATE = "engagement_template"
 
@@ -45,6 +47,14 @@ class GivenKafka:
     """A cluster that somebody else runs, from TEST_KAFKA_BOOTSTRAP_SERVERS."""
 
     bootstrap: str
+
+
+def make_topics(bootstrap: str, names: Sequence[str], *, partitions: int) -> None:
+    """Make topics without copies, and wait until they are there."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    made = admin.create_topics([NewTopic(name, partitions, 1) for name in names])
+    for future in made.values():
+        future.result(30)
 
 
 async def run_sql(server: PostgresServer, statement: str) -> None:

@@ -7,11 +7,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from streams.partition_batches import Header, Key, PartitionBatches
-from tests.servers import KafkaBroker
+from tests.servers import KafkaBroker, make_topics
 
 KEYS = [f"club-{n % 7}:member-{n}-ä" for n in range(300)]
 BATCH_BYTES = 4_096
@@ -29,7 +27,7 @@ async def test_they_arrive_in_order_where_other_clients_put_them(
     kafka_broker: KafkaBroker, topic_prefix: str
 ) -> None:
     theirs, ours = f"{topic_prefix}theirs", f"{topic_prefix}ours"
-    make_topics(kafka_broker.bootstrap, [theirs, ours])
+    make_topics(kafka_broker.bootstrap, [theirs, ours], partitions=5)
     messages: list[Message] = [
         (key.encode(), body_of(number), [("number", b"%d" % number)])
         for number, key in enumerate(KEYS + KEYS[::2])
@@ -39,15 +37,11 @@ async def test_they_arrive_in_order_where_other_clients_put_them(
         other.produce(theirs, body, key, headers=[*headers])
     assert other.flush(30) == 0
 
-    async with (
-        AIOKafkaProducer(
-            bootstrap_servers=kafka_broker.bootstrap,
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            transactional_id=f"{topic_prefix}relay",
-        ) as producer,
-        producer.transaction(),
-    ):
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_broker.bootstrap,
+        enable_idempotence=True,
+        max_batch_size=BATCH_BYTES,
+    ) as producer:
         batches = PartitionBatches(producer)
         for key, body, headers in messages:
             await batches.add(ours, Key.of(key.decode()), body, headers)
@@ -59,12 +53,6 @@ async def test_they_arrive_in_order_where_other_clients_put_them(
     assert read(kafka_broker.bootstrap, ours, len(messages)) == read(
         kafka_broker.bootstrap, theirs, len(messages)
     )
-
-
-def make_topics(bootstrap: str, names: list[str]) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(name, 5, 1) for name in names]).values():
-        future.result(30)
 
 
 def read(bootstrap: str, topic: str, count: int) -> dict[int, list[Any]]:
