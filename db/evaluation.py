@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from db.explanations import ExplanationCache
-from db.pool import Connection
+from db.pool import PLAN_BY_INDEX, Connection
 from service.levels import Level, Reason
 from service.messages import Subject
 from service.records import Source
@@ -25,12 +25,6 @@ from service.standing import (
 )
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from service.timeline import Case, Override
-
-# Pages are looked up member by member through indexes, whatever statistics say.
-PLAN_SETTINGS: Final = """
-SET enable_hashjoin = off;
-SET enable_mergejoin = off;
-SET plan_cache_mode = force_generic_plan"""
 
 CREATE_STAGE: Final = """
 CREATE TEMPORARY TABLE stage_engagement (LIKE engagement) ON COMMIT DELETE ROWS;
@@ -133,7 +127,7 @@ class MemberCase(NamedTuple):
 
 async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `read_cases` and `write_results`."""
-    await connection.execute(PLAN_SETTINGS)
+    await connection.execute(PLAN_BY_INDEX)
     await connection.execute(CREATE_STAGE)
 
 

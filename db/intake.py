@@ -13,17 +13,10 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from db.member_ids import Key, MemberIds, Person
-from db.pool import Connection
+from db.pool import PLAN_BY_INDEX, Connection
 from service.events import InputKind
 
 Row = tuple[Any, ...]
-
-# Plans must not flip with statistics that a temporary table does not have: always look members and
-# facts up by index, in the order of the batch.
-PLAN_SETTINGS: Final = """
-SET enable_hashjoin = off;
-SET enable_mergejoin = off;
-SET plan_cache_mode = force_generic_plan"""
 
 STAGES: Final = {
     InputKind.ATTENDANCE: {
@@ -262,7 +255,7 @@ class Applied(NamedTuple):
 
 async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `apply_rows`."""
-    await connection.execute(PLAN_SETTINGS)
+    await connection.execute(PLAN_BY_INDEX)
     await connection.execute(CREATE_STAGES)
 
 

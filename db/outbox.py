@@ -8,17 +8,17 @@ from typing import Final, NamedTuple
 
 from db.pool import Connection
 
+DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
+
 # What is read may not be on the disk yet, since evaluations do not wait for it: this commit does,
 # and writes something even where nothing is deleted, because it would not wait else. The snapshot
 # is of before the deletion. Not `<> ALL`: a plan that is kept would compare each with each.
-NEXT_PAGE: Final = """
-WITH deleted AS (DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[]))
+NEXT_PAGE: Final = f"""
+WITH deleted AS ({DELETE_SENT})
 SELECT outbox_id, revision, created_at, message_key, level_body, change_body,
        (SELECT pg_logical_emit_message(true, 'outbox', ''))
 FROM outbox WHERE outbox_id NOT IN (SELECT unnest($1::bigint[]))
-ORDER BY outbox_id LIMIT $2"""
-
-DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
+ORDER BY outbox_id LIMIT $2"""  # noqa: S608 - made of constants
 
 SELECT_CLOCK_MS: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 

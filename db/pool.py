@@ -48,6 +48,14 @@ SERVER_LIMITS: Final = {
     "jit": "off",
 }
 
+# For those who work on batches and pages. Members and their facts are looked up by index, one after
+# the other, whatever statistics say, which a temporary table does not have; and statements are not
+# planned anew each time.
+PLAN_BY_INDEX: Final = """
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET plan_cache_mode = force_generic_plan"""
+
 
 async def open_pool(
     settings: Settings,

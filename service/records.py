@@ -19,6 +19,9 @@ LEVEL_TYPE: Final = "engagement.level.computed.v1"
 CHANGE_TYPE: Final = "engagement.level.changed.v1"
 SOURCE: Final = "engagement-scoring"
 
+_NAMESPACE: Final = NAMESPACE_URL.bytes
+_VARIANTS: Final = "89ab"
+
 
 class Source(StrEnum):
     """Who decided the shown level."""
@@ -157,7 +160,3 @@ def _uuid5(name: str) -> str:
     text = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
     variant = _VARIANTS[int(text[16], 16) & 3]
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
-
-
-_NAMESPACE: Final = NAMESPACE_URL.bytes
-_VARIANTS: Final = "89ab"

@@ -225,30 +225,17 @@ async def test_a_server_that_lacks_what_came_before(scene: Scene) -> None:
     assert isinstance(result, OutOfSequence)
 
 
+@pytest.mark.parametrize("committed", [True, False], ids=["unanswered", "never came"])
 @pytest.mark.parametrize("count", [1, SMALL_BATCH + 1], ids=["small", "large"])
-async def test_a_reply_to_commit_that_is_lost(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, count: int
+async def test_a_commit_that_is_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, count: int, committed: bool
 ) -> None:
     """Everybody who took part is told that it may have happened, and finds out."""
-    await _lose_commits(monkeypatch, committed=True)
+    await _lose_commits(monkeypatch, committed=committed)
     batches = everybody(count)
     results = await scene.apply(*batches)
     assert all(isinstance(result, Retryable) for result in results)
-    monkeypatch.undo()
-    reached = [Reached(count, stopped=False)] * PARTITIONS
-    assert await scene.apply(*batches, doubtful=True) == reached
-    assert len(await scene.facts()) == PARTITIONS * count
-
-
-@pytest.mark.parametrize("count", [1, SMALL_BATCH + 1], ids=["small", "large"])
-async def test_a_commit_that_never_came(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    await _lose_commits(monkeypatch, committed=False)
-    batches = everybody(count)
-    results = await scene.apply(*batches)
-    assert all(isinstance(result, Retryable) for result in results)
-    assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), 0)
+    assert await scene.offsets() == dict.fromkeys(range(PARTITIONS), count if committed else 0)
     monkeypatch.undo()
     reached = [Reached(count, stopped=False)] * PARTITIONS
     assert await scene.apply(*batches, doubtful=True) == reached
