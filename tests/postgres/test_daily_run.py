@@ -440,11 +440,12 @@ async def test_three_workers_killed_in_the_middle(database: str) -> None:
         await members(world, "other", 300, ages=(80,))
         await world.run_daily()
         await world.set_clock(SLOT + days(12))
-        first = [_worker(database) for _ in range(3)]
+        # Nine steps at most until the last is killed, of twelve and more that the run takes.
+        first = [_worker(database, steps=2 + number) for number in range(3)]
         for number, process in enumerate(first):
             assert process.stdout is not None
-            for _ in range(2 + number):
-                await asyncio.to_thread(process.stdout.readline)
+            for _ in range(1 + number):
+                assert await asyncio.to_thread(process.stdout.readline) == "step\n"
             process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(process.communicate, timeout=10)
         (run,) = await runs_of(world)
@@ -467,9 +468,10 @@ async def test_three_workers_killed_in_the_middle(database: str) -> None:
         assert [r[0] for r in found] == [world.now]
 
 
-def _worker(database: str) -> subprocess.Popen[str]:
+def _worker(database: str, *, steps: int | None = None) -> subprocess.Popen[str]:
+    limit = [] if steps is None else [str(steps)]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.daily_worker", database],
+        [sys.executable, "-m", "tests.daily_worker", database, *limit],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
