@@ -101,7 +101,8 @@ def peer(ground: Ground, backlog: Backlog, what: Peer) -> Contender:
             name,
             command,
             log=log,
-            cwd=ROOT,
+            # Faust and Quix make folders of their own where they run.
+            cwd=ground.folder,
             environment={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         )
         try:
