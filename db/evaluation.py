@@ -26,9 +26,22 @@ from service.standing import (
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from service.timeline import Case, Override
 
-CREATE_STAGE: Final = """
-CREATE TEMPORARY TABLE stage_engagement (LIKE engagement) ON COMMIT DELETE ROWS;
-GRANT SELECT, INSERT, DELETE ON stage_engagement TO PUBLIC"""
+# What an evaluation changes of a member. `db.results` gives whole rows to one statement, since one
+# column holds arrays, and there are no arrays of arrays of several lengths. The table stays empty:
+# it is there for the type of its row.
+RESULT_COLUMNS: Final = (
+    "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
+    "level_since", "last_attended_at", "last_rsvp_at", "profile_updated_at", "joined_at",
+    "improvement_before", "overridden_at", "override_expires_at", "explanation_id",
+    "override_explanation_id", "events_attended_90d", "rsvp_count_90d", "thresholds_version",
+    "activity_window_days", "improvement_events", "rule", "level", "computed_level", "rules_level",
+    "previous_level", "next_level", "reason", "computed_source", "joined_at_source",
+    "model_version", "improvement_level", "counted_event_ids", "verdict_key", "override_level",
+    "overridden_by", "override_notes",
+)  # fmt: skip
+CREATE_RESULT_ROW: Final = f"""
+CREATE TEMPORARY TABLE result_row AS
+SELECT {", ".join(RESULT_COLUMNS)} FROM engagement WITH NO DATA"""  # noqa: S608 - made of constants
 
 LOCK_ONE: Final = """
 SELECT e.member_id FROM engagement e JOIN member m USING (member_id)
@@ -126,9 +139,9 @@ class MemberCase(NamedTuple):
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Make a new connection ready for `read_cases` and `write_results`."""
+    """Make a new connection ready for `CaseReader` and `db.results`."""
     await connection.execute(PLAN_BY_INDEX)
-    await connection.execute(CREATE_STAGE)
+    await connection.execute(CREATE_RESULT_ROW)
 
 
 class Locked(NamedTuple):

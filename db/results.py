@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from db.evaluation import MemberCase
+from db.evaluation import RESULT_COLUMNS, MemberCase
 from db.pool import Connection
 from db.wakeups import Wakeup
 from service.classifier.templates import override_texts
@@ -22,45 +20,11 @@ from service.texts import Texts
 
 MAX_EVIDENCE_EVENTS: Final = 20
 
-_encode = msgspec.json.Encoder().encode
-
-UPDATE_FROM_STAGE: Final = """
-UPDATE engagement e SET
-    revision = s.revision, computed_at = s.computed_at, wake_at = s.wake_at,
-    next_change_at = s.next_change_at, next_level_change_at = s.next_level_change_at,
-    level_since = s.level_since, last_attended_at = s.last_attended_at,
-    last_rsvp_at = s.last_rsvp_at, profile_updated_at = s.profile_updated_at,
-    joined_at = s.joined_at, improvement_before = s.improvement_before,
-    overridden_at = s.overridden_at, override_expires_at = s.override_expires_at,
-    explanation_id = s.explanation_id, override_explanation_id = s.override_explanation_id,
-    events_attended_90d = s.events_attended_90d, rsvp_count_90d = s.rsvp_count_90d,
-    thresholds_version = s.thresholds_version, activity_window_days = s.activity_window_days,
-    improvement_events = s.improvement_events, rule = s.rule, level = s.level,
-    computed_level = s.computed_level, rules_level = s.rules_level,
-    previous_level = s.previous_level, next_level = s.next_level, reason = s.reason,
-    computed_source = s.computed_source, joined_at_source = s.joined_at_source,
-    model_version = s.model_version, improvement_level = s.improvement_level,
-    counted_event_ids = s.counted_event_ids, verdict_key = s.verdict_key,
-    override_level = s.override_level, overridden_by = s.overridden_by,
-    override_notes = s.override_notes
-FROM stage_engagement s WHERE e.member_id = s.member_id"""
-
 INSERT_OVERRIDE_ACTION: Final = """
 INSERT INTO engagement_override_history
     (engagement_id, org_id, user_id, previous_level, new_level, notes, action, performed_by,
      performed_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
-
-_STAGE_COLUMNS: Final = [
-    "member_id", "revision", "computed_at", "wake_at", "next_change_at", "next_level_change_at",
-    "level_since", "last_attended_at", "last_rsvp_at", "profile_updated_at", "joined_at",
-    "improvement_before", "overridden_at", "override_expires_at", "explanation_id",
-    "override_explanation_id", "events_attended_90d", "rsvp_count_90d", "thresholds_version",
-    "activity_window_days", "improvement_events", "rule", "org_id", "level", "computed_level",
-    "rules_level", "previous_level", "next_level", "reason", "computed_source",
-    "joined_at_source", "model_version", "improvement_level", "counted_event_ids", "verdict_key",
-    "override_level", "overridden_by", "override_notes",
-]  # fmt: skip
 
 # Not COPY: PostgreSQL refuses that into tables with row-level security.
 _PUBLISH: Final = """
@@ -79,20 +43,17 @@ _TELL: Final = f"SELECT pg_notify('{Wakeup.OUTBOX}', '') WHERE cardinality($1::b
 
 INSERT_PUBLICATIONS: Final = f"WITH {_PUBLISH} {_TELL}"
 
-# Most pages of a steady stream are small, and what they cost is round trips: everything at once,
-# the wake-up with it. A few changed rows go as JSON, since they hold arrays: emptying the temporary
-# table truncates a file in every commit, which takes longer than the update. For many, COPY is a
-# quarter cheaper.
-FEW_RESULTS: Final = 200
-_UPDATE_FEW: Final = UPDATE_FROM_STAGE.replace(
-    "FROM stage_engagement s", "FROM json_populate_recordset(NULL::engagement, $19::json) s"
-)
+# Everything at once, the wake-up with it: most pages of a steady stream are small, and what they
+# cost is round trips.
+_UPDATE_CHANGED: Final = f"""
+UPDATE engagement e SET {", ".join(f"{name} = s.{name}" for name in RESULT_COLUMNS[1:])}
+FROM unnest($19::result_row[]) s WHERE e.member_id = s.member_id"""  # noqa: S608 - made of constants
 _UPDATE_UNCHANGED: Final = """
 UPDATE engagement e SET computed_at = $22, wake_at = s.wake_at
 FROM unnest($20::bigint[], $21::timestamptz[]) AS s (member_id, wake_at)
 WHERE e.member_id = s.member_id"""
 WRITE: Final = f"""
-WITH {_PUBLISH}, changed AS ({_UPDATE_FEW}), unchanged AS ({_UPDATE_UNCHANGED})
+WITH {_PUBLISH}, changed AS ({_UPDATE_CHANGED}), unchanged AS ({_UPDATE_UNCHANGED})
 {_TELL}"""
 OUTBOX_COLUMNS: Final = 5
 HISTORY_COLUMNS: Final = 13
@@ -121,24 +82,16 @@ async def write_results(
     """
     changed = [r for r in results if _differs(r)]
     unchanged = [r for r in results if not _differs(r)]
-    rows = [_stage_row(r, explanations) for r in changed]
-    few = rows if len(rows) <= FEW_RESULTS else []
     await _insert_override_actions(connection, changed, recorded_at)
     if results:
         await connection.execute(
             WRITE,
             *_publications(changed, recorded_at),
-            _as_json(few),
+            [_row(r, explanations) for r in changed],
             [r.member.member_id for r in unchanged],
             [r.wake_at for r in unchanged],
             recorded_at,
         )
-    if len(rows) > len(few):
-        await connection.copy_records_to_table(
-            "stage_engagement", records=rows, columns=_STAGE_COLUMNS
-        )
-        await connection.execute(UPDATE_FROM_STAGE)
-        await connection.execute("DELETE FROM stage_engagement")
 
 
 async def write_publications(
@@ -162,14 +115,6 @@ async def _insert_override_actions(
                 action.previous_level, action.new_level, action.notes, action.action,
                 action.performed_by, recorded_at, action.expires_at,
             )  # fmt: skip
-
-
-def _as_json(rows: Sequence[tuple[Any, ...]]) -> str:
-    named = [dict(zip(_STAGE_COLUMNS, row, strict=True)) for row in rows]
-    for each in named:
-        if each["verdict_key"] is not None:
-            each["verdict_key"] = rf"\x{each['verdict_key'].hex()}"
-    return _encode(named).decode()
 
 
 def _differs(result: Result) -> bool:
@@ -208,7 +153,8 @@ def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[Sequence[Any]]
     return list(zip(*rows, strict=True)) or [()] * count
 
 
-def _stage_row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:
+def _row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:
+    """The values of `RESULT_COLUMNS`."""
     member, evaluation, outcome, _, wake_at = result
     standing = outcome.standing
     published, stored = standing.published, standing.stored_override
@@ -234,7 +180,7 @@ def _stage_row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, 
         published.thresholds_version, published.activity_window_days,
         None if improvement is None else improvement.events,
         None if ruling is None else ruling.rule,
-        member.subject.org_id, published.level, published.computed_level, standing.rules_level,
+        published.level, published.computed_level, standing.rules_level,
         published.previous_level, published.next_level, published.reason,
         published.computed_source, signals.joined_at_source, published.model_version,
         None if improvement is None else improvement.level,
