@@ -1,11 +1,11 @@
-"""One Faust agent per input topic. An agent only puts a batch into its partition's lane.
+"""One Faust agent per input topic. An agent only puts batches into their partitions' lanes.
 
 Agents never yield: one that does would answer to whatever topic a record's header names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from faust.types import StreamT
 
@@ -22,9 +22,12 @@ def declare(app: BatchApp, settings: Settings) -> None:
         app.agent(topic, name=kind.value)(_admitting(app))
 
 
-def _admitting(app: BatchApp) -> Callable[[StreamT[Batch]], Coroutine[object, object, None]]:
-    async def admit(batches: StreamT[Batch]) -> None:
-        async for batch in batches:
-            app.lanes.admit(batch)
+def _admitting(
+    app: BatchApp,
+) -> Callable[[StreamT[Sequence[Batch]]], Coroutine[object, object, None]]:
+    async def admit(fetched: StreamT[Sequence[Batch]]) -> None:
+        async for batches in fetched:
+            for batch in batches:
+                app.lanes.admit(batch)
 
     return admit

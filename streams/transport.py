@@ -1,8 +1,10 @@
-"""One Faust message is one batch of raw records of one partition.
+"""One Faust message is what one fetch brought of one topic: a batch of raw records per partition.
 
 Faust spends its time per message, so the consumer hands over whole batches: measured 236 k
-records/s instead of 3.3 k. The offsets that count are in PostgreSQL (`streams.lanes` claims and
-moves them); topics are declared with `acks=False`, so Faust tracks and commits nothing.
+records/s instead of 3.3 k; and those of all partitions at once, which spares the event loop a tenth
+of its time in a steady stream of eight partitions. The offsets that count are in PostgreSQL
+(`streams.lanes` claims and moves them); topics are declared with `acks=False`, so Faust tracks and
+commits nothing.
 
 The position that a fetch started at comes from the consumer's own thread and travels with what was
 fetched, be it nothing. If it is not where the lane expects it, records were dropped on the way (a
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any, Final, NamedTuple, cast
 
 import aiokafka
@@ -70,7 +74,7 @@ class PassThroughSchema(Schema):  # type: ignore[type-arg]
         return message.key
 
     def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
-        """The batch, untouched."""
+        """The batches, untouched."""
         return message.value
 
 
@@ -177,7 +181,7 @@ def _named(error: KafkaError) -> list[TP]:
 
 
 class BatchConsumer(driver.Consumer):
-    """Fetches only for partitions whose lane has room, and yields one message per batch."""
+    """Fetches only for partitions whose lane has room, and yields one message per topic."""
 
     app: BatchApp
     _thread: ConsumerThread
@@ -189,7 +193,7 @@ class BatchConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Yield (partition, message whose value is a Batch)."""
+        """Yield (one of its partitions, message whose value is the batches of a topic)."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         lanes, generation = self.app.lanes, self.app.consumer_generation_id
@@ -200,26 +204,41 @@ class BatchConsumer(driver.Consumer):
             await lanes.wait_for_room(timeout)
             return
         patience = POLL_ALL_S if len(wanted) == len(active) else POLL_SOME_S
-        fetched = await self._getmany(wanted, min(timeout, patience))
-        for tp, (start, end, records, missing) in fetched.items():
-            stale = self.app.consumer_generation_id != generation
-            if self.should_stop or stale or not self.flow_active:
-                # The next claim seeks to what is stored, so dropping loses nothing.
+        fetched = cast("dict[TP, Fetched]", await self._getmany(wanted, min(timeout, patience)))
+        by_topic: dict[str, list[Batch]] = {}
+        for tp, found in fetched.items():
+            if self._is_late(generation):
                 return
-            expected = lanes.expected(tp)
-            if expected is None:
-                continue
-            if start != expected:
-                await self._thread.call_thread(self._thread.seek_one, tp, expected)
-                continue
-            if missing:
-                lanes.missing(tp)
-                continue
-            for batch in _cut(tp, start, end, records, lanes.batch_max_records):
-                if not lanes.reserve(tp, batch):
-                    break
-                yield tp, _message(tp, batch, generation)
-            lanes.saw_end(tp, self.highwater(tp) or 0)
+            if batches := await self._reserved(tp, found):
+                by_topic.setdefault(tp.topic, []).extend(batches)
+        for batches in by_topic.values():
+            if self._is_late(generation):
+                return
+            message = _message(batches, generation)
+            yield message.tp, message
+
+    async def _reserved(self, tp: TP, found: Fetched) -> list[Batch]:
+        """Batches of one partition that its lane awaits now; none, where it expects others."""
+        start, end, records, missing = found
+        lanes = self.app.lanes
+        expected = lanes.expected(tp)
+        if expected is None:
+            return []
+        if start != expected:
+            await self._thread.call_thread(self._thread.seek_one, tp, expected)
+            return []
+        if missing:
+            lanes.missing(tp)
+            return []
+        batches = _cut(tp, start, end, records, lanes.batch_max_records)
+        reserved = list(takewhile(partial(lanes.reserve, tp), batches))
+        lanes.saw_end(tp, self.highwater(tp) or 0)
+        return reserved
+
+    def _is_late(self, generation: int) -> bool:
+        """Whether to drop what was fetched: the next claim seeks to what is stored."""
+        stale = self.app.consumer_generation_id != generation
+        return self.should_stop or stale or not self.flow_active
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim what is assigned, in PostgreSQL, and seek to what is applied there.
@@ -279,10 +298,12 @@ def _cut(tp: TP, start: int, end: int | None, records: Sequence[Any], size: int)
     return batches
 
 
-def _message(tp: TP, batch: Batch, generation: int) -> ConsumerMessage:
-    # Only for Faust's own sensors: what counts travels in the batch.
-    timestamp_ms = batch.records[-1].timestamp if batch.records else 0
+def _message(batches: Sequence[Batch], generation: int) -> ConsumerMessage:
+    # Where it is from is only for Faust's own sensors: what counts travels in the batches.
+    first = batches[0]
+    tp = TP(first.topic, first.partition)
+    timestamp_ms = first.records[-1].timestamp if first.records else 0
     return ConsumerMessage(
-        tp.topic, tp.partition, batch.end - 1, timestamp_ms / 1000.0, 0,
-        [], None, cast("Any", batch), None, 0, 0, tp=tp, generation_id=generation,
+        tp.topic, tp.partition, first.end - 1, timestamp_ms / 1000.0, 0,
+        [], None, cast("Any", batches), None, 0, 0, tp=tp, generation_id=generation,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +16,15 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
+from streams.batches import Batch
 from streams.transport import (
     IDLE,
     POLL_ALL_S,
     POLL_SOME_S,
     STEADY,
+    BatchConsumer,
     ConsumerThread,
+    Fetched,
     FetchPace,
     _cut,
     _leave_unwrapped,
@@ -112,3 +116,85 @@ def test_what_was_fetched_is_cut_into_parts_of_one_size(count: int, sizes: list[
     assert batches[0].start == 5
     assert all(one.end == following.start for one, following in pairwise(batches))
     assert batches[-1].end == 6 + count
+
+
+class Lanes:
+    """Lanes with room that expect every partition at offset 5; `on_end` is called on the way."""
+
+    batch_max_records = 10
+
+    def __init__(self) -> None:
+        self.reserved: list[Batch] = []
+        self.on_end: Callable[[], None] = lambda: None
+
+    def polled(self) -> None:
+        pass
+
+    def with_room(self, tps: set[TP]) -> set[TP]:
+        return tps
+
+    def expected(self, tp: TP) -> int | None:
+        return None if tp.partition == 9 else 5
+
+    def reserve(self, _: TP, batch: Batch) -> bool:
+        self.reserved.append(batch)
+        return True
+
+    def saw_end(self, *_: object) -> None:
+        self.on_end()
+
+
+class Consumer(BatchConsumer):
+    """A consumer whose one fetch brings what the test says."""
+
+    flow_active = True
+    should_stop = False
+
+    def __init__(self, found: dict[TP, Fetched]) -> None:
+        self.found = found
+        self.lanes = Lanes()
+        self.app: Any = SimpleNamespace(lanes=self.lanes, consumer_generation_id=1)
+
+    def _get_active_partitions(self) -> set[TP]:
+        return set(self.found)
+
+    async def _getmany(self, *_: object) -> Any:
+        return self.found
+
+    def highwater(self, _: TP) -> int:
+        return 7
+
+    async def messages(self) -> list[tuple[TP, Any]]:
+        """All that one fetch gives."""
+        return [each async for each in self.getmany(1.0)]
+
+
+def _records(*offsets: int) -> Fetched:
+    records = [SimpleNamespace(offset=offset, timestamp=1_000) for offset in offsets]
+    return Fetched(offsets[0], offsets[-1] + 1, records)
+
+
+async def test_one_message_holds_what_came_of_a_topic() -> None:
+    """Each partition's batch is whole, and those of partitions that are not ours are left out."""
+    first, second, other, foreign = (
+        TP("attendance", 0), TP("attendance", 1), TP("rsvp", 0), TP("attendance", 9),
+    )  # fmt: skip
+    consumer = Consumer(
+        {first: _records(5, 6), other: _records(5), second: _records(5), foreign: _records(5)}
+    )
+    messages = await consumer.messages()
+    assert [tp for tp, _ in messages] == [first, other]
+    assert [(m.topic, m.partition, m.offset, m.generation_id) for _, m in messages] == [
+        ("attendance", 0, 6, 1),
+        ("rsvp", 0, 5, 1),
+    ]
+    ranges = [[(b.partition, b.start, b.end) for b in m.value] for _, m in messages]
+    assert ranges == [[(0, 5, 7), (1, 5, 6)], [(0, 5, 6)]]
+
+
+async def test_what_a_rebalance_overtakes_is_dropped() -> None:
+    """Also where it comes after the last partition was looked at."""
+    consumer = Consumer({PARTITION: _records(5)})
+    consumer.lanes.on_end = lambda: setattr(consumer.app, "consumer_generation_id", 2)
+    assert await consumer.messages() == []
+    assert len(consumer.lanes.reserved) == 1
