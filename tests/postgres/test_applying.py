@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from service.settings import load_settings
 from streams import applying
 from streams.applying import BatchApplier
 from streams.batches import SMALL_BATCH, Batch
+from streams.intake import decode_batch
 from streams.lanes import Reached
 
 TOPIC, PARTITIONS = "attendance", 6
@@ -35,6 +37,12 @@ LOSE_MEMBERS = "TRUNCATE member, engagement, attendance_fact, due_batch RESTART 
 HANG_UP = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name LIKE 'engagement-%' AND datname = current_database()"""
+ADD_ABSENCES = """
+INSERT INTO attendance_fact (member_id, event_id, status, occurred_at, recorded_at, message_id)
+SELECT member_id, 'event-7', 'absent', $1, $1, 'newer' FROM member"""
+WAITING = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE wait_event_type = 'Lock' AND datname = current_database())"""
 FACTS = """
 SELECT m.user_id, f.event_id, f.status FROM attendance_fact f JOIN member m USING (member_id)
 ORDER BY 1, 2"""
@@ -162,6 +170,55 @@ async def test_marks_of_many_rows_are_those_of_a_backlog(
         "SELECT is_bulk, sum(cardinality(member_ids)) FROM due_batch GROUP BY is_bulk"
     )
     assert [tuple(row) for row in marks] == [(is_bulk, rows)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_of_many_rows_the_newest_win_whatever_is_there(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Some of them are copied, others merged; as if all had been merged at once."""
+    monkeypatch.setattr(intake, "FEW_ROWS", 20)
+    rng = random.Random(seed)
+    sent: list[Any] = []
+    for _ in range(12):
+        start = len(sent)
+        for offset in range(start, start + rng.choice([10, SMALL_BATCH + 1])):
+            at = wire_time(NOW - timedelta(seconds=rng.randrange(4)))
+            person, event = f"user-{rng.randrange(12)}", f"event-{rng.randrange(start // 20 + 20)}"
+            status = rng.choice(["attended", "partial", "absent"])
+            message = {"id": f"m-{rng.randrange(9)}", "recorded_at": at, "status": status}
+            sent.append(record(offset, person, event, **message))
+        assert await scene.apply(Batch(TOPIC, 0, start, len(sent), sent[start:])) == [
+            Reached(len(sent), stopped=False)
+        ]
+    rows = decode_batch(
+        InputKind.ATTENDANCE, sent, latest_allowed=NOW, max_consecutive_failures=1
+    ).rows
+    assert await scene.facts() == sorted((row[2], row[3], row[4]) for row in rows)
+    marked = await scene.connection.fetchval(
+        "SELECT array_agg(DISTINCT m.user_id) FROM due_batch, unnest(member_ids) AS u (member_id) "
+        "JOIN member m USING (member_id)"
+    )
+    assert sorted(marked) == sorted({row[2] for row in rows})
+
+
+async def test_another_adds_the_same_fact_meanwhile(scene: Scene) -> None:
+    """Where a producer leaves out the key, two partitions may bring records of one fact at once."""
+    await scene.apply(batch(0, record(0, "ada")))
+    many = [record(n, "ada", f"event-{n}") for n in range(intake.FEW_ROWS + 1)]
+    block = scene.connection.transaction()
+    await block.start()
+    await scene.connection.execute(ADD_ABSENCES, NOW + timedelta(seconds=1))
+    applying_many = asyncio.create_task(scene.apply(batch(1, *many)))
+    async with scene.pool.acquire() as onlooker:
+        while not await onlooker.fetchval(WAITING):
+            assert not applying_many.done()
+            await asyncio.sleep(0.02)
+    await block.commit()
+    assert await applying_many == [Reached(len(many), stopped=False)]
+    facts = await scene.facts()
+    assert len(facts) == len(many) + 1
+    assert [event for _, event, status in facts if status == "absent"] == ["event-7"]
 
 
 async def test_the_newest_record_wins_across_partitions(scene: Scene) -> None:
