@@ -11,7 +11,7 @@ from typing import Final
 # Python's own is 700, 10, 10. Batches and pages are tuples by the ten thousand, which go by
 # themselves: looking at them took a third of the time of decoding. What was imported stays, and
 # with the web framework it is so much that looking through it would hold up a request.
-COLLECT_AFTER: Final = (20_000, 20, 50)
+COLLECT_AFTER: Final = (60_000, 20, 50)
 # Python's own is 5 ms: so long the loop waits for the consumer's thread, a few times on the way of
 # each record. Measured at 1,000 records/s: 210 ms instead of 270 until a change is on its topic.
 SWITCH_INTERVAL_S: Final = 0.0005
