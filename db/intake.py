@@ -2,7 +2,8 @@
 
 Ids of people become surrogate keys first (`db.member_ids`). Then rows go by COPY into a temporary
 table of their kind, or as arrays if they are few, and one statement merges them: the newest
-(recorded_at, id) of a natural key wins, whatever was there. For many, COPY is 2 times faster.
+(recorded_at, id) of a natural key wins, whatever was there. For many, COPY is 2 times faster; right
+into the facts it can't go, since PostgreSQL refuses COPY into tables with row-level security.
 """
 
 from __future__ import annotations

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from db import intake
 from db.actions import ActionParts
 from db.api_store import ApiStore
+from db.member_ids import MemberIds
 from db.migrate import migrate
+from service.events import InputKind
 from service.levels import Level
 from tests.api_community import ADMIN, LEFT, MEMBER, ORG, settle
 from tests.postgres.api_client import settings_for
@@ -44,6 +48,26 @@ async def follow_the_hints(server: PostgresServer, dsn: str) -> None:
         else:
             return
     await migrate(dsn)
+
+
+@pytest.mark.parametrize("count", [1, intake.FEW_ROWS + 1], ids=["few", "many"])
+async def test_records_are_taken_in_for_a_plain_owner(
+    owned: str, postgres_server: PostgresServer, count: int
+) -> None:
+    """Under row-level security some statements fail that a superuser may use."""
+    await follow_the_hints(postgres_server, owned)
+    at = datetime.now(UTC)
+    rows = [(f"m-{n}", ORG, MEMBER, f"event-{n}", "attended", at, at) for n in range(count)]
+    connection = await asyncpg.connect(owned)
+    try:
+        await intake.prepare_connection(connection)
+        for _ in range(2):
+            async with connection.transaction():
+                await intake.apply_rows(connection, InputKind.ATTENDANCE, rows, MemberIds())
+        assert await connection.fetchval("SELECT row_security_active('attendance_fact')")
+        assert await connection.fetchval("SELECT count(*) FROM attendance_fact") == count
+    finally:
+        await connection.close()
 
 
 async def test_everything_works_for_a_plain_owner(
