@@ -176,7 +176,7 @@ async def test_marks_of_many_rows_are_those_of_a_backlog(
 async def test_of_many_rows_the_newest_win_whatever_is_there(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Some of them are copied, others merged; as if all had been merged at once."""
+    """Of small batches and of large ones, one after the other; as if all had come in one."""
     monkeypatch.setattr(intake, "FEW_ROWS", 20)
     rng = random.Random(seed)
     sent: list[Any] = []
