@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from db.member_ids import Key, MemberIds, Person
+from db.member_ids import Key, MemberIds, People, latest_of_unknown
 from db.pool import PLAN_BY_INDEX, Connection
 from service.events import InputKind
 
@@ -245,13 +244,13 @@ MERGES_OF_FEW: Final = {kind: _merge_few(kind) for kind in InputKind}
 class Applied(NamedTuple):
     """What a batch did: facts written, clashes with stored records, marks made.
 
-    `people`: keys that were looked up or made, to be remembered after the commit under `epoch`.
+    `members`: keys that were looked up or made, to be remembered after the commit under `epoch`.
     """
 
     written: int
     clashes: int
     marked: int
-    people: Mapping[Key, Person]
+    members: Mapping[Key, int]
     epoch: int
 
 
@@ -287,45 +286,49 @@ async def apply_rows(
     In the caller's transaction, from which on erasures are kept out, on a connection prepared by
     `prepare_connection`. Idempotent.
     """
-    people: Mapping[Key, Person] = {}
+    members: Mapping[Key, int] = {}
     staged: Iterable[Row] = rows
     await ids.begin(connection)
     epoch = ids.epoch
     if rows and kind in ABOUT_MEMBERS:
-        staged, people = await _by_member_id(connection, rows, ids)
+        staged, members = await _by_member_id(connection, rows, ids)
     if len(rows) <= FEW_ROWS:
         columns = list(zip(*staged, strict=True))
         if not columns:
-            return Applied(0, 0, 0, people, epoch)
+            return Applied(0, 0, 0, members, epoch)
         merged = await connection.fetch(MERGES_OF_FEW[kind], *columns)
     else:
         await connection.copy_records_to_table(_stage(kind), records=staged)
         merged = await connection.fetch(MERGES[kind])
     written, clashes, marked = merged[0]
-    return Applied(written, clashes, marked, people, epoch)
+    return Applied(written, clashes, marked, members, epoch)
 
 
 async def _by_member_id(
     connection: Connection, rows: Sequence[Row], ids: MemberIds
-) -> tuple[Iterable[Row], Mapping[Key, Person]]:
-    """Rows with member_id in place of the two ids; those that come too late for an erasure go."""
+) -> tuple[Iterable[Row], Mapping[Key, int]]:
+    """Rows with member_id in place of the two ids, and the keys that were not remembered.
+
+    Rows that come too late for an erasure are left out.
+    """
     message_ids, org_ids, user_ids, *values = zip(*rows, strict=True)
-    found = ids.known(zip(org_ids, user_ids, strict=True))
+    keys = list(zip(org_ids, user_ids, strict=True))
+    found = ids.known(keys)
     staged = zip(found, message_ids, *values, strict=True)
     if None not in found:
         return staged, {}
-    unknown: dict[Key, list[Row]] = {}
-    for row, member_id in zip(rows, found, strict=True):
+    people = await ids.resolve(connection, latest_of_unknown(keys, found, values[-1]))
+    for n, member_id in enumerate(found):
         if member_id is None:
-            unknown.setdefault((row[1], row[2]), []).append(row)
-    latest = {key: max(row[-1] for row in theirs) for key, theirs in unknown.items()}
-    people = await ids.resolve(connection, latest)
-    resolved = [
-        (member_id, row[0], *row[3:])
-        for key, (member_id, accept_after) in people.items()
-        if member_id is not None
-        for row in unknown[key]
-        if accept_after is None or row[-1] > accept_after
-    ]
+            found[n] = _resolved(people, keys[n], values[-1][n])
     # No key is 0.
-    return chain(filter(itemgetter(0), staged), resolved), people
+    return filter(itemgetter(0), staged) if people.erased else staged, people.plain
+
+
+def _resolved(people: People, key: Key, recorded_at: datetime) -> int | None:
+    member_id = people.plain.get(key)
+    if member_id is None:
+        erased = people.erased[key]
+        if recorded_at > erased.accept_after:
+            return erased.member_id
+    return member_id

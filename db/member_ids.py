@@ -9,7 +9,8 @@ latest commits, and gives the same numbers to others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -66,13 +67,39 @@ WITH wanted AS MATERIALIZED (
 )"""
 RESOLVE: Final = f"""{RESOLVING}
 SELECT org_id, user_id, member_id, accept_after FROM people"""  # noqa: S608 - made of constants
+# Those to whom everything applies, in the order of their keys, once RESOLVING has been there.
+MADE: Final = "array_agg(member_id ORDER BY org_id, user_id)"
+PLAIN: Final = "people WHERE accept_after IS NULL"
+
+# What nearly all of a backlog are: whoever is not among them shows in the number of the others.
+# Lines instead of arrays, which take the driver several times as long.
+_OF_LINES: Final = re.sub(r"\$(\d)::(\w+)\[\]", r"string_to_array($\1, E'\\n')::\2[]", RESOLVING)
+RESOLVE_PLAIN: Final = f"{_OF_LINES}\nSELECT {MADE} FROM {PLAIN}"
 
 
-class Person(NamedTuple):
-    """A member's key; None for somebody who stays erased. Records up to `accept_after` are late."""
+class Erased(NamedTuple):
+    """Who was erased: records up to `accept_after` are late. No key: all of them are."""
 
     member_id: int | None
-    accept_after: datetime | None
+    accept_after: datetime
+
+
+class People(NamedTuple):
+    """Keys of members to whom everything applies, and the others."""
+
+    plain: Mapping[Key, int]
+    erased: Mapping[Key, Erased]
+
+
+def latest_of_unknown(
+    keys: Sequence[Key], found: Sequence[int | None], recorded_at: Sequence[datetime]
+) -> dict[Key, datetime]:
+    """Who was not found, with the latest `recorded_at`; three sequences of equal length."""
+    latest: dict[Key, datetime] = {}
+    for key, member_id, at in zip(keys, found, recorded_at, strict=True):
+        if member_id is None and latest.setdefault(key, at) < at:
+            latest[key] = at
+    return latest
 
 
 class MemberIds:
@@ -103,9 +130,8 @@ class MemberIds:
     def _forget(self) -> None:
         self._young, self._old = {}, {}
 
-    def known(self, keys: Iterable[Key]) -> list[int | None]:
+    def known(self, keys: Sequence[Key]) -> list[int | None]:
         """The remembered key of each member, in order; None where there is none."""
-        keys = list(keys)
         found = list(map(self._young.get, keys))
         if None in found and self._old:
             for index, key in enumerate(keys):
@@ -113,35 +139,50 @@ class MemberIds:
                     found[index] = self._young[key] = older
         return found
 
-    async def resolve(
-        self, connection: Connection, latest: Mapping[Key, datetime]
-    ) -> dict[Key, Person]:
+    async def resolve(self, connection: Connection, latest: Mapping[Key, datetime]) -> People:
         """Keys of people, made where they are new. `latest`: their latest `recorded_at`.
 
         In the caller's transaction; the keys are to be remembered only once it has committed.
         """
-        people: dict[Key, Person] = {}
-        pending: Sequence[Key] = list(latest)
-        for _ in range(PASSES):
-            rows = await connection.fetch(
-                RESOLVE,
-                [org_id for org_id, _ in pending],
-                [user_id for _, user_id in pending],
-                [latest[key] for key in pending],
-            )
-            people |= {(row[0], row[1]): Person(row[2], row[3]) for row in rows}
-            # Somebody else has just added them: seen by the next statement.
-            pending = [key for key in pending if key not in people]
-            if not pending:
-                return people
-        raise Retryable("members that others are adding do not become visible")
+        keys = sorted(latest)
+        made: Sequence[int] | None = await connection.fetchval(
+            RESOLVE_PLAIN,
+            "\n".join([org_id for org_id, _ in keys]),
+            "\n".join([user_id for _, user_id in keys]),
+            "\n".join([str(latest[key]) for key in keys]),
+        )
+        if made is not None and len(made) == len(keys):
+            return People(dict(zip(keys, made, strict=True)), {})
+        return await _resolve_each(connection, latest)
 
-    def remember(self, people: Mapping[Key, Person], epoch: int) -> None:
+    def remember(self, members: Mapping[Key, int], epoch: int) -> None:
         """Keep what a committed transaction has resolved under an epoch, if it is still that."""
         if epoch != self.epoch:
             return
-        for key, person in people.items():
-            if person.member_id is not None and person.accept_after is None:
-                self._young[key] = person.member_id
+        self._young.update(members)
         if len(self._young) > GENERATION:
             self._young, self._old = {}, self._young
+
+
+async def _resolve_each(connection: Connection, latest: Mapping[Key, datetime]) -> People:
+    """As `MemberIds.resolve`: somebody was erased, or others are just adding somebody."""
+    plain: dict[Key, int] = {}
+    erased: dict[Key, Erased] = {}
+    pending: Sequence[Key] = list(latest)
+    for _ in range(PASSES):
+        rows = await connection.fetch(
+            RESOLVE,
+            [org_id for org_id, _ in pending],
+            [user_id for _, user_id in pending],
+            [latest[key] for key in pending],
+        )
+        for org_id, user_id, member_id, accept_after in rows:
+            if accept_after is None:
+                plain[org_id, user_id] = member_id
+            else:
+                erased[org_id, user_id] = Erased(member_id, accept_after)
+        # Somebody else has just added them: seen by the next statement.
+        pending = [key for key in pending if key not in plain and key not in erased]
+        if not pending:
+            return People(plain, erased)
+    raise Retryable("members that others are adding do not become visible")

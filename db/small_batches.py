@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from db import intake, member_ids, offsets
 from db.intake import Applied
-from db.member_ids import Key, MemberIds, Person
+from db.member_ids import Key, MemberIds, latest_of_unknown
 from db.offsets import Move
 from db.pool import Connection
 from service.events import InputKind
@@ -44,18 +44,17 @@ BEGIN
     {merge} INTO written, clashes, marked;
     RETURN NEXT;
 END $body$"""
-_RESOLVE: Final = """
+_RESOLVE: Final = f"""
     IF cardinality(person_1) > 0 THEN
-        {resolving}
-        SELECT array_agg(member_id ORDER BY org_id, user_id) INTO made
-        FROM people WHERE accept_after IS NULL;
+        {{resolving}}
+        SELECT {member_ids.MADE} INTO made FROM {member_ids.PLAIN};
         IF cardinality(made) IS DISTINCT FROM cardinality(person_1) THEN
             RAISE EXCEPTION 'somebody was erased, or is being added by others';
         END IF;
         row_1 := ARRAY(
             SELECT CASE WHEN m < 0 THEN made[-m] ELSE m END
             FROM unnest(row_1) WITH ORDINALITY AS r (m, n) ORDER BY n);
-    END IF;"""
+    END IF;"""  # noqa: S608 - made of constants
 
 
 class Committed(NamedTuple):
@@ -113,8 +112,8 @@ async def apply_few(
     )
     assert row is not None
     now, written, clashes, marked, made = row
-    people = {key: Person(made[n], None) for n, key in enumerate(keys)}
-    return Committed(Applied(written, clashes, marked, people, epoch), now)
+    members = dict(zip(keys, made or (), strict=True))
+    return Committed(Applied(written, clashes, marked, members, epoch), now)
 
 
 def _by_member_id(
@@ -129,10 +128,7 @@ def _by_member_id(
     message_ids, org_ids, user_ids, *values = zip(*rows, strict=True)
     keys = list(zip(org_ids, user_ids, strict=True))
     found = ids.known(keys)
-    unknown: dict[Key, datetime] = {}
-    for key, member_id, recorded_at in zip(keys, found, values[-1], strict=True):
-        if member_id is None:
-            unknown[key] = max(recorded_at, unknown.get(key, recorded_at))
+    unknown = latest_of_unknown(keys, found, values[-1])
     numbers = {key: -number for number, key in enumerate(sorted(unknown), 1)}
     members = [
         numbers[key] if member_id is None else member_id

@@ -214,7 +214,7 @@ class BatchApplier:
                 max_skew=self._max_future_skew,
             )
         self._set_clock(now)
-        self._ids.remember(applied.people, applied.epoch)
+        self._ids.remember(applied.members, applied.epoch)
         decoded[0].clashes += clashes + applied.clashes
         for _, batch, d in parts:
             self._failures[TP(batch.topic, batch.partition)] = d.consecutive_failures
@@ -239,7 +239,7 @@ class BatchApplier:
                 await erasures.erase_all(connection, subjects, self._erasure_memory)
             await dead_letters.insert(connection, letters)
         self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
-        self._ids.remember(applied.people, applied.epoch)
+        self._ids.remember(applied.members, applied.epoch)
         decoded.clashes += applied.clashes
         if applied.marked or subjects or letters:
             self._marked()
