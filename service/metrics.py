@@ -41,7 +41,7 @@ class Metrics:
         )
         self.incidents = Counter(
             "engagement_incidents",
-            "Partitions found to lack records that we need, or to be made anew, by kind",
+            "Partitions found to lack records that we need, to be made anew or unreadable, by kind",
             ["kind"],
         )
         self.intake_retries = Counter("engagement_intake_retries", "Batches tried again")
@@ -109,7 +109,7 @@ class Metrics:
                 self.records.labels(topic, outcome)
             for code in DeadLetterCode:
                 self.dead_letters.labels(topic, code.value)
-        for kind in ("topic_shorter", "topic_changed", "records_lost"):
+        for kind in ("topic_shorter", "topic_changed", "records_lost", "records_unreadable"):
             self.incidents.labels(kind)
 
 

@@ -53,6 +53,8 @@ def readiness(app: Any) -> dict[str, str]:
     lanes = app.lanes
     rebalancing_s, unclaimed_s = app.rebalancing_for_s(), lanes.unclaimed_for_s()
     stopped = [f"{tp.topic}/{tp.partition}" for tp in lanes.stopped]
+    unreadable = [f"{tp.topic}/{tp.partition}: {why}"
+                  for tp, why in lanes.unreadable_partitions.items()]  # fmt: skip
     return {
         "group": "ok" if app.has_settled else "joining",
         "rebalance": "ok" if rebalancing_s < REBALANCE_S else f"for {rebalancing_s:.0f} s",
@@ -60,4 +62,5 @@ def readiness(app: Any) -> dict[str, str]:
         else f"{lanes.unclaimed} partitions unclaimed for {unclaimed_s:.0f} s",
         "partitions": "ok" if not stopped
         else f"stopped: {', '.join(stopped)}: run `engagement dlq resume`",
+        "records": "ok" if not unreadable else f"unreadable: {', '.join(unreadable)}",
     }  # fmt: skip

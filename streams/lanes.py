@@ -40,6 +40,8 @@ BACKLOG_RECORDS: Final = 1_000
 DRAIN_TIMEOUT_S: Final = 10.0
 CLAIM_BUDGET_S: Final = 20.0
 MAX_LOSSES_PER_MINUTE: Final = 10
+# What a broker gave damaged it may give whole in a moment, or another broker in its place.
+READ_AGAIN_S: Final = 5.0
 
 
 class Reached(NamedTuple):
@@ -75,6 +77,8 @@ class Lane:
     `expected`, `admitted`: where the next batch to be fetched, and to be put in, has to start.
     `behind`: records that the topic had beyond the last fetch.
     `retrying`: the database is away or busy, and the last attempt to apply failed for that.
+    `unreadable`: why the record that comes next cannot be read, which is tried again at
+    `read_again_at`.
     """
 
     claim: Claim
@@ -90,6 +94,8 @@ class Lane:
     retrying: bool = False
     busy_since: float | None = None
     stopped: bool = False
+    unreadable: str | None = None
+    read_again_at: float = 0.0
     task: asyncio.Task[None] | None = None
 
 
@@ -130,12 +136,14 @@ class Lanes:
         """Those of `tps` that may be fetched now."""
         if sum(lane.records for lane in self._lanes.values()) >= self._max_records:
             return set()
+        now = time.monotonic()
         return {
             tp
             for tp in tps
             if (lane := self._lanes.get(tp)) is not None
             and not lane.stopped
             and lane.outstanding < BATCHES_PER_LANE
+            and lane.read_again_at <= now
         }
 
     async def wait_for_room(self, timeout_s: float) -> None:
@@ -160,6 +168,7 @@ class Lanes:
         if lane is None or lane.stopped or lane.expected != batch.start:
             return False
         lane.expected = batch.end
+        lane.unreadable = None
         lane.outstanding += 1
         lane.records += len(batch.records)
         return True
@@ -186,6 +195,19 @@ class Lanes:
         lane = self._lanes.get(tp)
         if lane is not None and not lane.stopped:
             self._lose(tp, lane, PartitionLost(f"the broker has no offset {lane.expected}"))
+
+    def unreadable(self, tp: TP, error: Exception) -> None:
+        """What comes next cannot be read: this partition tries again later, the others go on."""
+        lane = self._lanes.get(tp)
+        if lane is None or lane.stopped:
+            return
+        lane.read_again_at = time.monotonic() + READ_AGAIN_S
+        if lane.unreadable is None:
+            METRICS.incidents.labels("records_unreadable").inc()
+            log.error("records_unreadable", action="retry", topic=tp.topic, partition=tp.partition,
+                      offset=lane.expected, error=f"{type(error).__name__}: {error}",
+                      advice="nothing is skipped; see docs/runbook.md")  # fmt: skip
+        lane.unreadable = f"{type(error).__name__} at offset {lane.expected}"
 
     # ------------------------------------------------------------------ claims
 
@@ -384,6 +406,13 @@ class Lanes:
         return [tp for tp, lane in self._lanes.items() if lane.stopped]
 
     @property
+    def unreadable_partitions(self) -> dict[TP, str]:
+        """Partitions whose next record cannot be read, and why."""
+        return {
+            tp: lane.unreadable for tp, lane in self._lanes.items() if lane.unreadable is not None
+        }
+
+    @property
     def unclaimed(self) -> int:
         """Assigned partitions that are not claimed yet."""
         return len(self._unclaimed)
@@ -417,7 +446,7 @@ class Lanes:
         return {
             tp: lane.applied
             for tp, lane in self._lanes.items()
-            if not lane.stopped and lane.moved_at < before
+            if not lane.stopped and lane.unreadable is None and lane.moved_at < before
         }
 
     def unclaimed_for_s(self) -> float:

@@ -27,6 +27,7 @@ from service.errors import Retryable
 from service.metrics import METRICS
 from service.settings import Settings
 from streams.connection import client_arguments
+from streams.reading import guard
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +108,10 @@ class Positions:
         return claim._replace(next_offset=first)
 
     async def _fingerprints(self, wanted: Mapping[TopicPartition, int]) -> dict[TP, int]:
-        """Fingerprints of the records at these offsets, where there are any. Raises Retryable."""
+        """Fingerprints of the records at these offsets, where there are any that can be read.
+
+        Raises Retryable.
+        """
         consumer = AIOKafkaConsumer(
             **client_arguments(self._settings),
             auto_offset_reset="earliest",
@@ -128,6 +132,7 @@ class Positions:
 async def _read_one_each(
     consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]
 ) -> dict[TP, int]:
+    unreadable = guard(consumer)
     consumer.assign(list(wanted))
     for tp, offset in wanted.items():
         consumer.seek(tp, offset)
@@ -138,7 +143,7 @@ async def _read_one_each(
             if records[0].offset == wanted[tp]:
                 found[TP(tp.topic, tp.partition)] = fingerprint(records[0])
         for tp in list(waiting):
-            if await consumer.position(tp) > wanted[tp]:
+            if tp in unreadable or await consumer.position(tp) > wanted[tp]:
                 waiting.discard(tp)
                 consumer.pause(tp)
     return found

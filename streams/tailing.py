@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from service.errors import NotReady, Retryable
 from service.settings import Settings
 from streams.connection import away, client_arguments
+from streams.reading import guard
 from streams.topics import partitions_of
 
 POLL_MS: Final = 250
@@ -163,6 +164,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     )
     try:
         await consumer.start()
+        guard(consumer, wraps=True)
         yield consumer
     except (KafkaError, OSError) as error:
         raise away(error) from error

@@ -16,7 +16,6 @@ out what is missing.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
@@ -24,7 +23,6 @@ from typing import Any, Final, NamedTuple, cast
 
 import aiokafka
 import faust
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
@@ -32,6 +30,7 @@ from faust.types import TP, ConsumerMessage
 
 from streams.batches import Batch
 from streams.lanes import Lanes
+from streams.reading import guard
 
 # How long a poll waits for records when every partition may be fetched, and when some may not.
 POLL_ALL_S: Final = 1.0
@@ -57,13 +56,15 @@ class Fetched(NamedTuple):
     """Records of one partition and the consumer's positions before and after fetching them.
 
     `end` may lie beyond the last record, or beyond `start` with no record at all: transaction
-    markers have offsets too. `missing`: the broker has nothing at `start`.
+    markers have offsets too. `missing`: the broker has nothing at `start`. `unreadable`: why that
+    which it has there cannot be read.
     """
 
     start: int | None
     end: int | None
     records: Sequence[Any]
     missing: bool = False
+    unreadable: Exception | None = None
 
 
 class PassThroughSchema(Schema):  # type: ignore[type-arg]
@@ -100,7 +101,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Any:
         starts = {tp: _position(consumer, tp) for tp in active_partitions}
-        _leave_unwrapped(consumer)
+        unreadable = guard(consumer)
         try:
             fetched = await super()._fetch_records(
                 consumer, active_partitions, timeout, max_records
@@ -112,7 +113,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         elif timeout is not None and timeout >= POLL_ALL_S:
             _set_pace(consumer, IDLE)
         return {
-            tp: Fetched(start, _position(consumer, tp), fetched.get(tp, ()))
+            tp: Fetched(
+                start,
+                _position(consumer, tp),
+                fetched.get(tp, ()),
+                unreadable=unreadable.pop(tp, None),
+            )
             for tp, start in starts.items()
         }
 
@@ -138,30 +144,6 @@ def _set_pace(consumer: aiokafka.AIOKafkaConsumer, pace: FetchPace) -> None:
     # aiokafka takes these for good, but looks at them for each request.
     fetcher = consumer._fetcher  # noqa: SLF001
     fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = pace  # noqa: SLF001
-
-
-class _AsRead(OrderedDict[Any, Any]):
-    """What is fetched ahead, by partition: its records are handed over as they were read.
-
-    They have all that is looked at of a record. aiokafka wraps each into an object of its own,
-    which takes longer than reading it.
-    """
-
-    def __setitem__(self, tp: Any, result: Any) -> None:
-        if isinstance(result, FetchResult):
-            result._partition_records._consumer_record = _as_read  # noqa: SLF001
-        super().__setitem__(tp, result)
-
-
-def _as_read(_: object, record: Any) -> Any:
-    return record
-
-
-def _leave_unwrapped(consumer: aiokafka.AIOKafkaConsumer) -> None:
-    """From the next fetch on."""
-    fetcher = consumer._fetcher  # noqa: SLF001
-    if not isinstance(fetcher._records, _AsRead):  # noqa: SLF001
-        fetcher._records = _AsRead(fetcher._records)  # noqa: SLF001
 
 
 def _position(consumer: aiokafka.AIOKafkaConsumer, tp: TP) -> int | None:
@@ -219,7 +201,7 @@ class BatchConsumer(driver.Consumer):
 
     async def _reserved(self, tp: TP, found: Fetched) -> list[Batch]:
         """Batches of one partition that its lane awaits now; none, where it expects others."""
-        start, end, records, missing = found
+        start, end, records, missing, unreadable = found
         lanes = self.app.lanes
         expected = lanes.expected(tp)
         if expected is None:
@@ -229,6 +211,9 @@ class BatchConsumer(driver.Consumer):
             return []
         if missing:
             lanes.missing(tp)
+            return []
+        if unreadable is not None:
+            lanes.unreadable(tp, unreadable)
             return []
         batches = _cut(tp, start, end, records, lanes.batch_max_records)
         reserved = list(takewhile(partial(lanes.reserve, tp), batches))

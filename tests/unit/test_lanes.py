@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection
 
 import pytest
@@ -11,7 +12,7 @@ from faust.types import TP
 from db.offsets import Claim, Stored
 from service.errors import Retryable
 from streams.batches import Batch
-from streams.lanes import Lanes, Reached
+from streams.lanes import READ_AGAIN_S, Lanes, Reached
 
 PARTS = [TP("topic", number) for number in range(3)]
 
@@ -135,3 +136,22 @@ async def test_what_is_on_its_way_has_not_gone_back(lanes: Lanes, database: Data
     database.rows = {tp: Stored(0, 1, 0, None) for tp in PARTS}
     await lanes.compare()
     assert lanes.unclaimed == 0
+
+
+async def test_what_cannot_be_read_is_tried_again_later_and_harms_nobody_else(
+    lanes: Lanes, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    spoilt, *others = PARTS
+    lanes.unreadable(spoilt, ValueError("damaged"))
+    assert lanes.with_room(PARTS) == set(others)
+    assert lanes.unreadable_partitions == {spoilt: "ValueError at offset 0"}
+    now += READ_AGAIN_S
+    assert lanes.with_room(PARTS) == set(PARTS)
+    # It does not move, and no end of the process would change that.
+    now += 1_000
+    assert set(lanes.unmoved_for(60)) == set(others)
+    database.open.set()
+    await put(lanes, spoilt, 0, 20)
+    assert lanes.unreadable_partitions == {}

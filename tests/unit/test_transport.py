@@ -8,11 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
-from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
@@ -27,7 +22,6 @@ from streams.transport import (
     Fetched,
     FetchPace,
     _cut,
-    _leave_unwrapped,
 )
 
 PARTITION = TP("attendance", 0)
@@ -73,39 +67,6 @@ async def test_but_not_while_others_wait_for_room(monkeypatch: pytest.MonkeyPatc
     assert await scene.fetch({}, POLL_SOME_S) == STEADY
 
 
-def _fetched() -> FetchResult:
-    """Two records as they come from a broker, asked for from the first one on."""
-    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
-    batch.append(0, 1_700_000_000_000, b"club:ada", b"{}", [("trace", b"1")])
-    batch.append(1, 1_700_000_000_001, None, None, [])
-    where = TopicPartition(*PARTITION)
-    subscriptions = SubscriptionState()
-    subscriptions.assign_from_user([where])
-    assignment = subscriptions.subscription.assignment
-    assignment.state_value(where).reset_to(0)
-    records = PartitionRecords(
-        where, MemoryRecords(bytes(batch.build())), [], 0, None, None, True, READ_COMMITTED
-    )
-    return FetchResult(where, assignment=assignment, partition_records=records, backoff=0)
-
-
-async def test_records_are_handed_over_as_they_were_read() -> None:
-    """With everything that is looked at, and as the client itself would have given them."""
-    consumer: Any = SimpleNamespace(_fetcher=SimpleNamespace(_records={}))
-    _leave_unwrapped(consumer)
-    _leave_unwrapped(consumer)
-    consumer._fetcher._records[PARTITION] = _fetched()
-    found = consumer._fetcher._records[PARTITION].getall()
-    wrapped = _fetched().getall()
-    assert not any(isinstance(record, ConsumerRecord) for record in found)
-    assert [_seen(r) for r in found] == [_seen(r) for r in wrapped]
-    assert _seen(found[0]) == (0, 1_700_000_000_000, b"club:ada", b"{}", [("trace", b"1")])
-
-
-def _seen(record: Any) -> tuple[Any, ...]:
-    return record.offset, record.timestamp, record.key, record.value, list(record.headers)
-
-
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (10, [10]), (15, [8, 7]), (21, [7, 7, 7])])
 def test_what_was_fetched_is_cut_into_parts_of_one_size(count: int, sizes: list[int]) -> None:
     """A small rest would be taken for what a steady stream brings. None is left out."""
@@ -125,6 +86,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self.reserved: list[Batch] = []
+        self.faults: dict[TP, Exception] = {}
         self.on_end: Callable[[], None] = lambda: None
 
     def polled(self) -> None:
@@ -142,6 +104,9 @@ class Lanes:
 
     def saw_end(self, *_: object) -> None:
         self.on_end()
+
+    def unreadable(self, tp: TP, error: Exception) -> None:
+        self.faults[tp] = error
 
 
 class Consumer(BatchConsumer):
@@ -198,3 +163,13 @@ async def test_what_a_rebalance_overtakes_is_dropped() -> None:
     consumer.lanes.on_end = lambda: setattr(consumer.app, "consumer_generation_id", 2)
     assert await consumer.messages() == []
     assert len(consumer.lanes.reserved) == 1
+
+
+async def test_a_partition_that_cannot_be_read_leaves_the_others_alone() -> None:
+    fault = ValueError("damaged")
+    consumer = Consumer(
+        {PARTITION: Fetched(5, 5, (), unreadable=fault), TP("attendance", 1): _records(5)}
+    )
+    (message,) = [message for _, message in await consumer.messages()]
+    assert [batch.partition for batch in message.value] == [1]
+    assert consumer.lanes.faults == {PARTITION: fault}
