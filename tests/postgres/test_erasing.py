@@ -13,6 +13,7 @@ import pytest
 
 from db import dead_letters, erasures
 from db.dead_letters import DeadLetterRow
+from db.errors import DataRefused
 from db.housekeeping import housekeep
 from db.member_ids import MemberIds
 from db.pool import acquired, transaction
@@ -92,6 +93,65 @@ def _level(code: str) -> Any:
     from service.levels import Level
 
     return Level(code)
+
+
+# Whom a dead letter is about: offset -> (key, value, org and user of the key).
+OF_ADA_IN_CLUB = {
+    1: (b"club:ada", b"?", "club", "ada"),
+    2: (b"odd", b'{"org_id": "club", "user_id": "ada", "status": 1}', None, None),
+    3: (b"club:bea", b'{"org_id": "club", "user_id": "ada", "status": 1}', "club", "bea"),
+    4: (b"odd", b'{"org_id": "club", "user_id": "ada", broken', None, None),
+    5: (b"club:ada ", b'{"org_id": "club", "user_id": "ada "}', None, None),
+    6: (b"odd", b'{"org_id": "club", "user": "ada"}', None, None),
+}
+OF_ADA_ALONE = {
+    11: (b"ada", b'{"user_id": "ada"}', None, "ada"),
+    12: (b"odd", b'{"user_id": "ada", broken', None, None),
+    13: (b"ada", b"\xff", None, None),
+}
+OF_OTHERS = {
+    21: (b"other:bea", b'{"org_id": "other", "user_id": "bea", "event_id": "ada"}', "other", "bea"),
+    22: (b"other:bea", b'{"user_id": "bea", "at": "18:ada:00"}', "other", "bea"),
+    23: (b"other:ada", b'{"org_id": "other", "user_id": "ada"}', "other", "ada"),
+    24: (b"club:bea", b'{"org_id": "club", "user_id": "bea", "event_id": "ada"}', "club", "bea"),
+    25: (b"other:bea", b'{broken "ada"', "other", "bea"),
+    26: (b"odd", b'{"ada": 1, broken', None, None),
+    27: (b"odd", b"{broken ada", None, None),
+    28: (b"club:ada.b", b'{"org_id": "club", "user_id": "ada.b"}', "club", "ada.b"),
+}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["last organisation", "one of two"])
+async def test_dead_letters_go_with_whom_they_are_about(database: str, elsewhere: bool) -> None:
+    """Not all that have the id somewhere: a short one stands in times and in ids of events."""
+    everything = OF_ADA_IN_CLUB | OF_ADA_ALONE | OF_OTHERS
+    async with simulation(database, NOW) as world:
+        async with transaction(world.pool) as connection:
+            await dead_letters.insert(
+                connection,
+                [letter(n, key, value, o, u) for n, (key, value, o, u) in everything.items()],
+            )
+        if elsewhere:
+            await world.execute(
+                "WITH m AS (INSERT INTO member (org_id, user_id) VALUES ('other', 'ada')"
+                " RETURNING member_id)"
+                " INSERT INTO attendance_fact SELECT member_id, $1, $1, 'e', 'attended', 'm'"
+                " FROM m",
+                NOW,
+            )
+        await world.execute("SELECT erase_member('club', 'ada', $1, 0, interval '1 day')", NOW)
+        rows = await world.fetch("SELECT * FROM dead_letter WHERE erased_at IS NOT NULL")
+        gone = OF_ADA_IN_CLUB if elsewhere else OF_ADA_IN_CLUB | OF_ADA_ALONE
+        assert {row["offset"] for row in rows} == set(gone)
+
+
+@pytest.mark.parametrize(("org", "user"), [("", ""), ("club", ""), ("", "ada"), ("club", "a b")])
+async def test_nothing_is_erased_by_what_is_no_id(database: str, org: str, user: str) -> None:
+    async with simulation(database, NOW) as world:
+        with pytest.raises(DataRefused, match="no ids of a member"):
+            await world.execute(
+                "SELECT erase_member($2, $3, $1, 0, interval '1 day')", NOW, org, user
+            )
 
 
 async def test_no_table_mentions_the_erased_but_the_messages_on_their_way(database: str) -> None:
