@@ -59,6 +59,9 @@ class EngagementApp(BatchApp):
         log.info("worker_starting", action="start", group=self.settings.consumer_group,
                  probes=f"http://{self.conf.web_bind}:{self.conf.web_port}/readyz")  # fmt: skip
         self.runtime = Runtime(self.settings)
+        # Faust would open the operators' port once everything has started: too late for whoever
+        # wants to know what a worker waits for.
+        await self.web.maybe_start()
         try:
             ready = await self.runtime.wait_for_parts(lambda: self.should_stop)
         except EngagementError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
@@ -99,6 +101,15 @@ def test_a_worker_without_its_parts_can_be_ended(
     settings[missing] = GONE if missing.startswith("KAFKA") else f"postgresql://a:secret9@{GONE}/b"
     with WorkerProcess(settings) as worker:
         assert said in worker.wait_for("waiting")["reason"]
+        # Alive, since ending it would mend nothing, and not ready.
+        address = f"http://127.0.0.1:{worker.port}"
+        with urllib.request.urlopen(f"{address}/livez", timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            urllib.request.urlopen(f"{address}/readyz", timeout=10)
+        with unready.value as answer:
+            assert answer.code == 503
+            assert json.load(answer)["checks"] == {"parts": "waiting for database and topics"}
         code, took_s = worker.end()
         assert code == 0, worker.stderr
         assert took_s < 15
