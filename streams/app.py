@@ -61,7 +61,12 @@ class EngagementApp(BatchApp):
         self.runtime = Runtime(self.settings)
         # Faust would open the operators' port once everything has started: too late for whoever
         # wants to know what a worker waits for.
-        await self.web.maybe_start()
+        try:
+            await self.web.maybe_start()
+        except OSError as error:
+            log.critical("worker_refused", action="stop",
+                         reason=f"ENGAGEMENT_WORKER_OPS_PORT: cannot be bound: {error.strerror}")  # fmt: skip
+            raise SystemExit(2) from error
         try:
             ready = await self.runtime.wait_for_parts(lambda: self.should_stop)
         except EngagementError as error:

@@ -116,6 +116,17 @@ def test_a_worker_without_its_parts_can_be_ended(
         assert "secret9" not in worker.stderr
 
 
+def test_a_port_that_is_taken_is_named(settings: dict[str, str]) -> None:
+    with WorkerProcess(settings) as first:
+        first.wait_for("waiting")
+        with WorkerProcess({**settings, "ENGAGEMENT_WORKER_OPS_PORT": str(first.port)}) as second:
+            assert second.process.wait(30) == 2
+            refused = next(line for line in second.log if line["event"] == "worker_refused")
+            assert refused["reason"].startswith("ENGAGEMENT_WORKER_OPS_PORT: cannot be bound")
+            assert "Traceback" not in second.stderr
+        first.end()
+
+
 async def test_a_schema_that_is_not_ours_is_refused(
     settings: dict[str, str], database: str
 ) -> None:
