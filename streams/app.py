@@ -64,8 +64,8 @@ class EngagementApp(BatchApp):
         try:
             await self.web.maybe_start()
         except OSError as error:
-            log.critical("worker_refused", action="stop",
-                         reason=f"ENGAGEMENT_WORKER_OPS_PORT: cannot be bound: {error.strerror}")  # fmt: skip
+            reason = f"ENGAGEMENT_WORKER_OPS_PORT: cannot be bound: {error.strerror}"
+            log.critical("worker_refused", action="stop", reason=reason)
             raise SystemExit(2) from error
         try:
             ready = await self.runtime.wait_for_parts(lambda: self.should_stop)

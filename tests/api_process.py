@@ -35,6 +35,20 @@ class ApiProcess:
     def token(self, user_id: str) -> str:
         return development_token(self.settings, user_id, timedelta(hours=1))
 
+    async def until_ready(self) -> None:
+        """Wait until it is ready."""
+        async with asyncio.timeout(START_TIMEOUT_S), httpx2.AsyncClient() as client:
+            while True:
+                if self.process.returncode is not None:
+                    raise RuntimeError(f"the API ended with {self.process.returncode}")
+                try:
+                    response = await client.get(f"{self.ops_address}/readyz")
+                    if response.status_code == 200:
+                        return
+                except httpx2.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+
     async def stop(self) -> int:
         """SIGTERM; the exit code. What still runs after a while is killed."""
         if self.process.returncode is None:
@@ -48,8 +62,8 @@ class ApiProcess:
 
 
 @asynccontextmanager
-async def api_process(dsn: str, **more: str) -> AsyncIterator[ApiProcess]:
-    """Start `engagement api` on a migrated database, wait until it is ready, stop it after.
+async def api_process(dsn: str, *, wait: bool = True, **more: str) -> AsyncIterator[ApiProcess]:
+    """Start `engagement api` on a migrated database, `wait` until it is ready, stop it after.
 
     `more` are settings; an empty one leaves out what is set otherwise.
     """
@@ -77,21 +91,8 @@ async def api_process(dsn: str, **more: str) -> AsyncIterator[ApiProcess]:
         f"http://127.0.0.1:{ops_port}",
     )
     try:
-        await _until_ready(running)
+        if wait:
+            await running.until_ready()
         yield running
     finally:
         await running.stop()
-
-
-async def _until_ready(running: ApiProcess) -> None:
-    async with asyncio.timeout(START_TIMEOUT_S), httpx2.AsyncClient() as client:
-        while True:
-            if running.process.returncode is not None:
-                raise RuntimeError(f"the API ended with {running.process.returncode}")
-            try:
-                response = await client.get(f"{running.ops_address}/readyz")
-                if response.status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
-            await asyncio.sleep(0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -10,19 +10,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.api.ports import Store
+Check = Callable[[], Awaitable[Mapping[str, str]]]
 
 
-def create_ops_app(store: Store, *, is_stopping: Callable[[], bool]) -> Starlette:
-    """`/livez` never asks others; `/readyz` asks the database, and fails once we are stopping."""
+def create_ops_app(check: Check) -> Starlette:
+    """`/livez` never asks others; `/readyz` is what `check` says: name -> "ok" or what is wrong."""
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        checks: Mapping[str, str] = {**await store.check()}
-        if is_stopping():
-            checks = {**checks, "process": "stopping"}
+        checks = await check()
         ready = all(state == "ok" for state in checks.values())
         body = {"status": "ok" if ready else "unavailable", "checks": dict(checks)}
         return JSONResponse(body, status_code=200 if ready else 503)

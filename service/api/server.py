@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -22,6 +22,8 @@ from service.settings import Settings
 STOP_TIMEOUT_S: Final = 20
 # Longer than load balancers usually keep an idle connection before they use it again.
 KEEP_ALIVE_S: Final = 75
+
+Opening = Callable[[], Coroutine[object, object, Services]]
 
 log = structlog.get_logger(__name__)
 
@@ -52,23 +54,66 @@ def _server(app: ASGIApp, host: str, port: int) -> _Server:
     return _Server(config)
 
 
-async def serve(services: Services, settings: Settings) -> None:
+async def serve(open_services: Opening, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT: readiness fails, requests under way end, then all is closed.
 
-    Raises SettingsError when a port is taken.
+    Operators are answered from the start, everybody else once `open_services` has found its parts,
+    for which it may take as long as it likes. Raises what that raises, and SettingsError when a
+    port is taken.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    api = _server(create_app(services), settings.api_host, settings.api_port)
-    ops_app = create_ops_app(services.store, is_stopping=stopping.is_set)
-    ops = _server(ops_app, settings.api_ops_host, settings.api_ops_port)
-    tasks = {
-        asyncio.create_task(_run(api, "ENGAGEMENT_API_PORT"), name="api"),
-        asyncio.create_task(_run(ops, "ENGAGEMENT_API_OPS_PORT"), name="ops"),
-    }
+    parts = _Parts(stopping)
+    ops = _server(create_ops_app(parts.check), settings.api_ops_host, settings.api_ops_port)
+    ops_task = asyncio.create_task(_run(ops, "ENGAGEMENT_API_OPS_PORT"), name="ops")
     waiting = asyncio.create_task(stopping.wait(), name="signal")
+    opening = asyncio.create_task(open_services(), name="open")
+    try:
+        await asyncio.wait({ops_task, opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            parts.services = opening.result()
+            await _serve_all(parts, ops_task, waiting, settings)
+    finally:
+        waiting.cancel()
+        opening.cancel()
+        ops.should_exit = True
+        results = await asyncio.gather(ops_task, return_exceptions=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+class _Parts:
+    """What is there by now, as operators see it."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self.services: Services | None = None
+        self.api: _Server | None = None
+        self._stopping = stopping
+
+    async def check(self) -> Mapping[str, str]:
+        """Name -> "ok" or what is wrong."""
+        if self.services is None or self.api is None or not self.api.started:
+            return {"parts": "waiting for the database"}
+        checks = dict(await self.services.store.check())
+        return {**checks, "process": "stopping"} if self._stopping.is_set() else checks
+
+
+async def _serve_all(
+    parts: _Parts,
+    ops_task: asyncio.Task[None],
+    waiting: asyncio.Task[bool],
+    settings: Settings,
+) -> None:
+    """Answer everybody until the signal comes, or a server ends. Raises what ended it."""
+    assert parts.services is not None
+    api = _server(create_app(parts.services), settings.api_host, settings.api_port)
+    parts.api = api
+    api_task = asyncio.create_task(_run(api, "ENGAGEMENT_API_PORT"), name="api")
     log.info(
         "api_started",
         action="start",
@@ -76,21 +121,11 @@ async def serve(services: Services, settings: Settings) -> None:
         ops_address=f"http://{settings.api_ops_host}:{settings.api_ops_port}",
     )
     try:
-        await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({api_task, ops_task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        waiting.cancel()
         log.info("api_stopping", action="stop")
         api.should_exit = True
-        results = await asyncio.gather(
-            *(task for task in tasks if task.get_name() == "api"), return_exceptions=True
-        )
-        ops.should_exit = True
-        results += await asyncio.gather(*tasks, return_exceptions=True)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+        await api_task
 
 
 async def _run(server: _Server, setting: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import AsyncExitStack
+from math import inf
 from typing import Final
 
 import click
@@ -18,7 +21,6 @@ from service.errors import Retryable
 from service.interpreter import prepare_interpreter
 from service.settings import Settings
 
-START_TIMEOUT_S: Final = 60.0
 PAUSE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -28,39 +30,46 @@ log = structlog.get_logger(__name__)
 def api() -> None:
     """Serve the HTTP API and the admin pages, until SIGTERM or Ctrl-C.
 
-    Waits up to a minute for the database and its schema. Liveness, readiness and metrics are on
-    ENGAGEMENT_API_OPS_PORT. Any number of these processes may share the work.
+    Waits for the database and its schema. Liveness, readiness and metrics are on
+    ENGAGEMENT_API_OPS_PORT, from the start. Any number of these processes may share the work.
     """
     with_settings(run_api, libraries="WARNING")
 
 
 async def run_api(settings: Settings) -> None:
-    """Serve until told to stop. Raises SettingsError, or Retryable when the database stays away."""
+    """Serve until told to stop. Raises SettingsError."""
     verifier = verifier_from(settings)
-    store = await opened_store(settings)
-    try:
-        services = Services(
-            store,
-            verifier,
-            implicit_membership=settings.implicit_membership,
-            development=is_development(settings),
-        )
-        prepare_interpreter()
-        await serve(services, settings)
-    finally:
-        await store.close()
+    async with AsyncExitStack() as opened:
+
+        async def open_services() -> Services:
+            store = await opened_store(settings, patience_s=inf)
+            opened.push_async_callback(store.close)
+            prepare_interpreter()
+            return Services(
+                store,
+                verifier,
+                implicit_membership=settings.implicit_membership,
+                development=is_development(settings),
+            )
+
+        await serve(open_services, settings)
 
 
-async def opened_store(settings: Settings) -> ApiStore:
-    """The API's way into the database, waiting for it for a minute."""
+async def opened_store(settings: Settings, *, patience_s: float) -> ApiStore:
+    """The API's way into the database, waiting for it for so long.
+
+    Raises Retryable when it does not come, SettingsError when it is not as it should be.
+    """
     actions = ActionParts(settings)
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + START_TIMEOUT_S
+    give_up_at = time.monotonic() + patience_s
+    said = ""
     while True:
         try:
             return await ApiStore.open(settings, actions, prepare=actions.prepare)
         except Retryable as error:
-            if loop.time() >= give_up_at:
+            if time.monotonic() >= give_up_at:
                 raise
-            log.warning("database_not_ready", action="wait", error=str(error))
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting", action="wait", reason=said)
             await asyncio.sleep(PAUSE_S)

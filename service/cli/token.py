@@ -17,6 +17,8 @@ from service.errors import SettingsError
 from service.events import ID_PATTERN
 from service.settings import Settings, load_settings
 
+PATIENCE_S: Final = 10.0
+
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
 
 
@@ -45,7 +47,7 @@ async def sign_in_link(settings: Settings, org_id: str, user_id: str) -> str:
         raise SettingsError(
             "ENGAGEMENT_JWT_DEV_SECRET is not set: sign-in links are for development only"
         )
-    store = await opened_store(settings)
+    store = await opened_store(settings, patience_s=PATIENCE_S)
     try:
         secret = new_secret()
         await store.open_session(hash_of(secret), "link", user_id, LINK_LIFETIME_S)

@@ -132,7 +132,7 @@ async def stack(
             **topics,
         }
         try:
-            async with api_process(dsn, **more) as api, worker_process(api.environment):
+            async with api_process(dsn, wait=True, **more) as api, worker_process(api.environment):
                 await set_overrides(api, community)
                 yield Stack(api, community, dsn)
         finally:

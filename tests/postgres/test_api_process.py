@@ -235,6 +235,43 @@ async def test_unclear_settings_stop_the_start(
     assert SECRET not in output
 
 
+async def test_operators_are_answered_while_the_database_is_away(database: str) -> None:
+    url = urlsplit(database)
+    assert url.hostname is not None
+    assert url.port is not None
+    wire = Wire(url.hostname, url.port)
+    await wire.connect()
+    await wire.cut()
+    cut_off = url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{wire.port}")
+    async with api_process(cut_off.geturl(), wait=False) as api:
+        async with httpx2.AsyncClient(base_url=api.ops_address) as operator:
+            unready = await _first_answer(operator, "/readyz")
+            assert unready.status_code == 503
+            assert unready.json()["checks"] == {"parts": "waiting for the database"}
+            # Ending it would mend nothing.
+            assert (await operator.get("/livez")).status_code == 200
+        await wire.connect()
+        await api.until_ready()
+        assert await api.stop() == 0
+    await wire.cut()
+
+
+async def test_waiting_for_the_database_can_be_ended() -> None:
+    async with api_process("postgresql://a:b@127.0.0.1:1/c", wait=False) as api:
+        async with httpx2.AsyncClient(base_url=api.ops_address) as operator:
+            await _first_answer(operator, "/livez")
+        assert await api.stop() == 0
+
+
+async def _first_answer(operator: httpx2.AsyncClient, path: str) -> httpx2.Response:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await operator.get(path)
+            except httpx2.TransportError:
+                await asyncio.sleep(0.1)
+
+
 async def test_a_port_that_is_taken_stops_the_start(database: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
