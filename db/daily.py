@@ -127,9 +127,11 @@ class Daily:
     async def _close(self, page: Page, surveyed_at: datetime) -> Step:
         async with transaction(self._pool) as connection:
             left_out = await run_pages.failed_organizations(connection, page)
-            if not await run_pages.end_page(connection, page):
+            members = await run_pages.end_page(connection, page)
+            if members is None:
                 return Step(page.slot)
-            await survey.confirm(connection, page.block, surveyed_at, left_out)
+            if members:
+                await survey.confirm(connection, page.block, surveyed_at, left_out)
             return Step(page.slot, summary=await runs.end(connection, page.slot))
 
     async def _end(self, slot: datetime) -> Step | None:

@@ -51,7 +51,8 @@ INSERT INTO batch_chunk (job, slot, block, chunk, member_ids) VALUES ($1, $2, $3
 
 END_PAGE: Final = """
 UPDATE batch_page SET done_at = engagement_now(), leased_until = NULL
-WHERE job = $1 AND slot = $2 AND block = $3 AND owner = $4 AND done_at IS NULL RETURNING block"""
+WHERE job = $1 AND slot = $2 AND block = $3 AND owner = $4 AND done_at IS NULL
+RETURNING members"""
 
 SELECT_FAILED_ORGANIZATIONS: Final = """
 SELECT DISTINCT org_id FROM batch_chunk, unnest(failed_org_ids) AS org_id
@@ -176,10 +177,12 @@ async def add_survey(
     return True
 
 
-async def end_page(connection: Connection, page: Page) -> bool:
-    """The page is done; False when it is somebody else's by now."""
-    row = await connection.fetchval(END_PAGE, JOB, page.slot, page.block, page.owner)
-    return row is not None
+async def end_page(connection: Connection, page: Page) -> int | None:
+    """The page is done: for how many members; None when it is somebody else's by now."""
+    members: int | None = await connection.fetchval(
+        END_PAGE, JOB, page.slot, page.block, page.owner
+    )
+    return members
 
 
 async def failed_organizations(connection: Connection, page: Page) -> list[str]:

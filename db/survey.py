@@ -75,7 +75,7 @@ _SURVEY: Final = """
     SELECT confirmed_at FROM engagement_confirmation WHERE block = member_block($1)
 )
 SELECT count(*) FILTER (WHERE d.stale OR d.due),
-       array_agg(e.member_id) FILTER (WHERE d.due OR (d.stale AND (
+       array_agg(e.member_id) FILTER (WHERE d.due OR (
            j.events <> e.events_attended_90d
            OR a.last IS DISTINCT FROM e.last_attended_at
            OR coalesce(r.counted, 0) <> e.rsvp_count_90d
@@ -103,7 +103,7 @@ SELECT count(*) FILTER (WHERE d.stale OR d.due),
            OR (e.computed_source = 'claude' AND e.computed_level = 'new'
                AND e.rules_level <> 'new'
                AND j.joined_at <= $3::timestamptz - coalesce(t.new_for, $9))
-       )))
+       ))
 FROM engagement e
 JOIN member m ON m.member_id = e.member_id AND m.member_id >= $1 AND m.member_id < $2
 LEFT JOIN attended a ON a.member_id = e.member_id
@@ -160,7 +160,10 @@ class Judging(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Members recomputed at `as_of`, and the ids of those to evaluate, ascending."""
+    """How many members the run is for, and the ids of those to evaluate at `as_of`, ascending.
+
+    Where there are any of the former all of the block were recomputed.
+    """
 
     as_of: datetime
     members: int
@@ -175,7 +178,7 @@ async def survey(
     implicit_membership: bool,
     judging: Judging,
 ) -> Survey:
-    """Recompute the members of a block who are due or were computed before `stale_before`.
+    """Recompute the members of a block, for those who are due or computed before `stale_before`.
 
     A transaction of its own, which only reads; takes seconds per block. Suspended organisations
     are left out.

@@ -253,6 +253,38 @@ async def test_who_is_due_but_not_yet_evaluated_is_no_defect(database: str) -> N
         assert causes["time"] == 2
 
 
+async def test_computed_at_moves_for_those_alone_who_were_recomputed(database: str) -> None:
+    computed = "SELECT array_agg(DISTINCT computed_at) FROM member_engagement"
+    async with simulation(database, NOW) as world:
+        await members(world, ORG, 3, ages=(5,))
+        await world.run_daily()
+        lately = SLOT + timedelta(hours=2)
+        await world.set_clock(lately)
+        await world.set_thresholds(ORG, highly_engaged_min_events=5)
+        await world.evaluate()
+        await world.set_clock(SLOT + days(1))
+        summary = await world.run_daily()
+        assert summary is not None
+        assert (summary["members"], await world.value(computed)) == (0, [lately])
+
+
+async def test_a_run_looks_at_everybody_whose_computed_at_it_moves(database: str) -> None:
+    """Also at who was evaluated a moment ago, and changed by nothing that tells."""
+    async with simulation(database, NOW) as world:
+        await members(world, ORG, 3, ages=(5,))
+        await world.run_daily()
+        await world.set_clock(SLOT + timedelta(hours=2))
+        await world.attend(ORG, "user0000", world.now)
+        await world.evaluate()
+        await world.execute("DELETE FROM attendance_fact WHERE member_id = 1")
+        await world.set_clock(SLOT + days(1))
+        summary = await world.run_daily()
+        assert summary is not None
+        assert (summary["members"], summary["changed"]) == (2, 1)
+        counted = "SELECT events_attended_90d FROM member_engagement WHERE engagement_id = 1"
+        assert await world.value(counted) == 0
+
+
 async def survey_all(connection: Any) -> list[int]:
     found = await survey.survey(
         connection, 0, stale_before=NOW + days(10_000), implicit_membership=True,
