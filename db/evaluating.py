@@ -19,7 +19,7 @@ from service.classifier.templates import MODEL_VERSION, override_texts, rules_te
 from service.evaluation import Evaluation, evaluate
 from service.messages import message_of
 from service.records import Cause, Source
-from service.standing import Judgement, Outcome, close_expired, settle, wake_at
+from service.standing import Judgement, Outcome, close_expired, joined, settle, wake_at
 from service.texts import Texts
 
 
@@ -220,12 +220,7 @@ def decide(
         verdict_key=opinion.verdict_key,
         forced_cause=forced_cause,
     )
-    if expired.publications or expired.override_actions:
-        outcome = Outcome(
-            outcome.standing,
-            expired.publications + outcome.publications,
-            expired.override_actions + outcome.override_actions,
-        )
+    outcome = joined(expired, outcome)
     thresholds = member.case.thresholds
     messages = [
         message_of(member.subject, publication, evaluated, thresholds, recorded_at)

@@ -18,6 +18,7 @@ from service.evaluation import Evaluation
 from service.levels import Level, Reason
 from service.records import Cause
 from service.signals import Signals
+from service.standing import Standing, close_expired
 
 PAGE: Final = 1_000
 # Members may be in the hands of a worker; it evaluates them itself.
@@ -86,13 +87,14 @@ class Recomputing:
     async def foresee(self, within: Scope) -> AsyncIterator[list[Line]]:
         """What every known member of the scope would be now, overrides included; no trace is left.
 
-        In a suspended organisation: what is stored.
+        In a suspended organisation: what is stored, without an override that has expired meanwhile.
         """
         async for members in scope.pages(self._pool, within, PAGE):
             async with acquired(self._pool) as connection:
                 attempt = connection.transaction()
                 await attempt.start()
                 try:
+                    now = await offsets.read_now(connection)
                     cases, results = await self._evaluating.foresee(
                         connection, {m.member_id: m.org_id for m in members}
                     )
@@ -102,7 +104,7 @@ class Recomputing:
             standings = {
                 c.member_id: results[c.member_id].outcome.standing
                 if c.member_id in results
-                else c.standing
+                else _as_shown(c.standing, now)
                 for c in cases
             }
             found = {}
@@ -129,6 +131,20 @@ class Recomputing:
         """The database's clock."""
         async with acquired(self._pool) as connection:
             return await offsets.read_now(connection)
+
+
+def _as_shown(standing: Standing, now: datetime) -> Standing:
+    """What is stored, as reads show it: an override ends when its time has come.
+
+    The clocks that it leaves are those of before, which say nothing any more.
+    """
+    closed = close_expired(standing, now).standing
+    if closed.stored_override == standing.stored_override:
+        return standing
+    timeless = closed.published._replace(
+        next_change_at=None, next_level_change_at=None, next_level=None
+    )
+    return closed._replace(published=timeless)
 
 
 def _line(member: MemberCase, evaluated: Evaluation) -> Line:

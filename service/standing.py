@@ -33,8 +33,9 @@ class StoredOverride(NamedTuple):
 class Published(NamedTuple):
     """What consumers see, but for ids, revision and `computed_at`: equal means nothing to say.
 
-    `level` and everything else is None or empty while the member has no level. `level_since` is
-    kept then: the next change must not be dated before the last one.
+    `level` and everything that explains it is None while the member has no level. `previous_level`
+    and `level_since` are of the last change, also of one to no level: the next must not be dated
+    before it.
     """
 
     level: Level | None
@@ -150,6 +151,21 @@ def close_expired(standing: Standing, as_of: datetime) -> Outcome:
     return Outcome(ended, (publication,), (action,))
 
 
+def joined(closed: Outcome, settled: Outcome) -> Outcome:
+    """What `close_expired` and the `settle` that follows come to together.
+
+    The state that the expiry leaves has the clocks of before. Where the level stays with it, what
+    was settled is published in its place: one state, with the change that the expiry is.
+    """
+    publications = closed.publications + settled.publications
+    standing = settled.standing
+    if closed.publications and settled.publications and settled.publications[0].change is None:
+        (expiry,), (state,) = closed.publications, settled.publications
+        publications = (state._replace(revision=expiry.revision, change=expiry.change),)
+        standing = standing._replace(revision=expiry.revision)
+    return Outcome(standing, publications, closed.override_actions + settled.override_actions)
+
+
 def settle(
     before: Standing,
     case: Case,
@@ -172,6 +188,7 @@ def settle(
     if judgement is None:
         after = NOTHING_PUBLISHED._replace(
             signals=evaluation.signals,
+            previous_level=before.published.previous_level,
             level_since=before.published.level_since,
             thresholds_version=case.thresholds.version,
             activity_window_days=case.thresholds.activity_window_days,
@@ -190,12 +207,10 @@ def settle(
         cause = forced_cause or _cause(before, after, causes, has_membership=has_membership)
         effective_at = evaluation.as_of
         if cause is Cause.TIME and before.computed_at is not None:
-            effective_at = level_began_at(case, before.computed_at, evaluation.as_of)
+            effective_at = _began_at(before, before.computed_at, case, evaluation)
         effective_at = _not_before(effective_at, before.published.level_since)
         change = Change(before.published.level, after.level, cause, effective_at)
-        after = after._replace(level_since=effective_at)
-        if after.level is not None:
-            after = after._replace(previous_level=before.published.level)
+        after = after._replace(level_since=effective_at, previous_level=before.published.level)
     publications: tuple[Publication, ...] = ()
     revision = before.revision
     if change is not None or (after.level is not None and after != before.published):
@@ -255,6 +270,18 @@ def _cause(
     if Cause.CLASSIFIER in causes:
         return Cause.CLASSIFIER
     return Cause.TIME
+
+
+def _began_at(
+    before: Standing, computed_at: datetime, case: Case, evaluation: Evaluation
+) -> datetime:
+    """When the level began that only time has brought, looking back to the last evaluation."""
+    began_at = level_began_at(case, computed_at, evaluation.as_of)
+    newness_ended_at = _newness_ends_at(case, evaluation, before)
+    if newness_ended_at is None or not computed_at < newness_ended_at < began_at:
+        return began_at
+    # The rules saw no newness, so that its end is no step of theirs.
+    return newness_ended_at if began_at == evaluation.as_of else began_at
 
 
 def _not_before(at: datetime, earliest: datetime | None) -> datetime:

@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from db.recomputing import Recomputing
+from db.scope import Scope
 from service.errors import Conflict
+from service.levels import Level
 from tests.oracle import check_history
 from tests.simulation import Simulation, simulation
 
@@ -165,3 +168,17 @@ async def test_without_implicit_membership_activity_alone_is_not_scored(database
         await world.evaluate()
         assert await world.levels() == {(ORG, ADA): "moderate"}
         await agree(world)
+
+
+async def test_an_override_that_expires_meanwhile_is_over_for_whoever_looks(database: str) -> None:
+    """No row is written while the organisation is suspended; every read knows all the same."""
+    async with simulation(database, NOW) as world:
+        await club(world)
+        await world.set_override(ORG, BOB, "inactive", NOW + days(1))
+        await status(world, "suspended")
+        await world.advance(days(2))
+        recomputing = Recomputing(world.pool, world.evaluating)
+        (lines,) = [lines async for lines in recomputing.foresee(Scope(ORG, BOB))]
+        (line,) = lines
+        assert (line.level, line.next_level, line.next_change_at) == (Level.MODERATE, None, None)
+        assert await world.level(ORG, BOB) == "moderate"

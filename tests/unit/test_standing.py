@@ -14,6 +14,7 @@ from service.standing import (
     Standing,
     StoredOverride,
     close_expired,
+    joined,
     settle,
 )
 from service.texts import Texts
@@ -182,6 +183,66 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
     (publication,) = settled(closed.standing, case(1), expires_at, causes=()).publications
     assert publication.change is None
     assert publication.published.override is None
+
+
+def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
+    expires_at, late = NOW + DAY, NOW + 2 * DAY
+    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    closed = close_expired(before, late)
+    outcome = joined(closed, settled(closed.standing, case(1), late, causes=()))
+    (publication,) = outcome.publications
+    assert publication.change == closed.publications[0].change
+    assert publication.revision == outcome.standing.revision == before.revision + 1
+    assert publication.published == outcome.standing.published
+    evaluation = evaluate(case(1), late)
+    assert evaluation.next_change_at is not None
+    assert publication.published.next_change_at == evaluation.next_change_at > late
+    assert publication.published.next_level == evaluation.next_level
+    assert publication.shown_source is Source.RULES
+    assert [action.action for action in outcome.override_actions] == ["expire"]
+
+
+def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> None:
+    expires_at, late = NOW + DAY, NOW + 2 * DAY
+    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    closed = close_expired(before, late)
+    outcome = joined(closed, settled(closed.standing, case(1, 2, 3), late))
+    changes = [p.change for p in outcome.publications if p.change is not None]
+    assert [(c.cause, c.to_level) for c in changes] == [
+        (Cause.OVERRIDE_EXPIRED, Level.MODERATE),
+        (Cause.SIGNALS, Level.HIGHLY_ENGAGED),
+    ]
+    assert [p.revision for p in outcome.publications] == [3, 4]
+    assert outcome.standing.revision == 4
+
+
+def test_who_leaves_had_a_level_before() -> None:
+    before = settled(FRESH, case(1)).standing
+    left = settled(before, case(1, eligible=False), causes=("membership",)).standing
+    assert (left.published.level, left.published.previous_level) == (None, Level.MODERATE)
+    # And has none before the next one.
+    again = settled(left, case(1), causes=("membership",)).standing
+    assert (again.published.level, again.published.previous_level) == (Level.MODERATE, None)
+
+
+def test_a_newness_that_only_claude_saw_ends_when_the_thresholds_say() -> None:
+    young = case(1, 2, 3, joined_days_ago=50)
+    first = settled(FRESH, young, level=Level.NEW).standing
+    assert first.rules_level is Level.HIGHLY_ENGAGED
+    ended_at = NOW + 10 * DAY
+    for late in (ended_at, ended_at + 5 * DAY):
+        (publication,) = settled(first, young, late, causes=()).publications
+        assert publication.change is not None
+        assert (publication.change.cause, publication.change.effective_at) == (Cause.TIME, ended_at)
+    # Later a step of the rules is what began last.
+    later = NOW + 100 * DAY
+    (publication,) = settled(first, young, later, causes=()).publications
+    assert publication.change is not None
+    assert publication.change.effective_at == NOW + 89 * DAY
 
 
 def test_nothing_is_dated_before_the_change_before_it() -> None:
