@@ -91,7 +91,7 @@ def check_same_origin(request: Request) -> None:
     if site is not None and site != "same-origin":
         raise _foreign()
     if origin is not None:
-        if urlsplit(origin).netloc != request.headers.get("host"):
+        if _host_of(origin) != request.headers.get("host", ""):
             raise _foreign()
     elif site is None:
         raise _foreign()
@@ -103,6 +103,14 @@ def check_csrf(request: Request, secret: str, form_token: str | None = None) -> 
     given = form_token if form_token is not None else request.headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(given.encode(), csrf_token(secret).encode()):
         raise _foreign()
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin; None, which is nobody's, where it is malformed."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 def _foreign() -> Problem:

@@ -161,6 +161,9 @@ TOKEN = sessions.csrf_token(SECRET)
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1.evil.example"},
+        {"origin": "http://[bad"},
+        {"origin": "http://a]b"},
+        {"origin": "http://[bad", "sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "same-origin", "origin": "http://evil.example"},
     ],
 )
