@@ -38,7 +38,11 @@ def hash_of(secret: str) -> bytes:
 
 def is_plain_loopback(request: Request) -> bool:
     """Whether the browser talks to this machine without TLS, where Secure cookies cannot work."""
-    return request.url.scheme == "http" and request.url.hostname in LOOPBACK
+    try:
+        return request.url.scheme == "http" and request.url.hostname in LOOPBACK
+    except ValueError:
+        # A malformed Host, which names no machine.
+        return False
 
 
 def session_secret(request: Request) -> str | None:

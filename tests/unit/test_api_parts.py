@@ -122,6 +122,7 @@ def request(host: str = "127.0.0.1", scheme: str = "http", **headers: str) -> Re
         ("members.example", "https", "__Host-engagement_session"),
         ("localhost", "https", "__Host-engagement_session"),
         ("localhost.evil.example", "http", "__Host-engagement_session"),
+        ("[localhost", "http", "__Host-engagement_session"),
     ],
 )
 def test_cookies_are_bound_to_the_host_but_on_loopback(host: str, scheme: str, name: str) -> None:
