@@ -74,8 +74,8 @@ class Previewing:
     ) -> ThresholdsPreview:
         """What saving these numbers would do, now or at `as_of`; writes nothing.
 
-        At an instant of one's own choice by the rules alone, without overrides. Raises
-        InvalidThresholds.
+        At an instant of one's own choice by the rules alone, without overrides. Of a suspended
+        organisation: what they would do once it is active again. Raises InvalidThresholds.
         """
         after = check(thresholds._replace(version=0))
         before = await versions.in_force(connection, org_id)
@@ -83,7 +83,7 @@ class Previewing:
         organization = (await read_organizations(connection, {org_id}))[org_id]
         tally = PreviewTally(before, after, at)
         situations: set[Situation] = set()
-        if organization.status != "active":
+        if organization.status == "deleted":
             return tally.result(claude_calls=0)
         horizon = at - max(before.window, after.window)
         async for rows in _pages(connection, org_id, horizon):
@@ -94,7 +94,7 @@ class Previewing:
                     continue
                 override = None if as_of is not None else _override(row)
                 tally.add(row[1], row[2], activity, override)
-                if self._model is not None and override is None:
+                if tally.is_other and self._model is not None and override is None:
                     situations.add(situation_of(evaluate(case, at), after))
         return tally.result(claude_calls=await self._missing(connection, situations))
 

@@ -30,6 +30,8 @@ class PreviewTally:
         self._before, self._after, self._as_of = before, after, as_of
         self._matrix: Counter[Move] = Counter()
         self._examples: defaultdict[Move, list[PreviewExample]] = defaultdict(list)
+        # The numbers in force are refused, so nothing would be published and nobody asked.
+        self.is_other = before[:5] != after[:5]
 
     def add(
         self,
@@ -66,7 +68,7 @@ class PreviewTally:
             members_changed=moved,
             matrix={(a, b): self._matrix[a, b] for a in Level for b in Level},
             examples=[e for e in examples if e is not None][:MAX_EXAMPLES],
-            level_records=members,
+            level_records=members if self.is_other else 0,
             change_records=moved,
             claude_calls=claude_calls,
         )

@@ -253,8 +253,8 @@ class ThresholdsPreview:
 
     `matrix[(from, to)]` counts members and includes those who stay, so it sums to `members`.
     A member under an active override stays. `level_records` and `change_records`: messages that
-    saving would publish. `claude_calls`: distinct situations without a stored answer, 0 without
-    Claude. `examples`: at most 20, several moves rather than one kind.
+    saving would publish, none of the numbers in force. `claude_calls`: distinct situations without
+    a stored answer, 0 without Claude. `examples`: at most 20, several moves rather than one kind.
     """
 
     base_version: int

@@ -24,6 +24,8 @@ from tests.api_community import (
     SECOND_ADMIN,
     SILENT,
     STRANGER,
+    SUSPENDED_ADMIN,
+    SUSPENDED_ORG,
 )
 from tests.postgres.api_client import Api, running_api
 
@@ -338,6 +340,19 @@ async def test_thresholds_preview_and_save(api: Api) -> None:
     refused = await api.call("PUT", path, json=silly)
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["location"] == "body.highly_engaged_min_events"
+
+
+async def test_a_preview_counts_those_whom_the_summary_shows(api: Api) -> None:
+    """Also while the organisation is suspended: reads stay."""
+    numbers = {
+        "highly_engaged_min_events": 2, "moderate_min_events": 1, "activity_window_days": 200,
+        "new_member_days": 60, "inactive_after_days": 300,
+    }  # fmt: skip
+    path = f"/v1/orgs/{SUSPENDED_ORG}"
+    summary = (await api.call("GET", path + "/summary", SUSPENDED_ADMIN)).json()
+    found = await api.call("POST", path + "/thresholds/preview", SUSPENDED_ADMIN, json=numbers)
+    assert found.json()["now"] == summary["levels"]
+    assert found.json()["members"] == summary["members"] == 2
 
 
 async def test_recompute_marks_the_member_due(api: Api) -> None:

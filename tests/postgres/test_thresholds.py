@@ -262,6 +262,41 @@ async def test_it_foretells_what_claude_would_be_asked(database: str) -> None:
         assert await world.value("SELECT count(*) FROM verdict") - queued == found.claude_calls > 0
 
 
+async def test_the_numbers_in_force_would_publish_nothing(database: str) -> None:
+    """They are refused as being in force, so nothing follows from them."""
+    async with simulation(database, NOW) as world:
+        await community(world)
+        await save(world, **OTHERS[0]._asdict())
+        await world.evaluate()
+        found = await preview(world, OTHERS[0], model=MODEL)
+        assert found.members > 0
+        assert (found.members_changed, found.level_records, found.claude_calls) == (0, 0, 0)
+        other = await preview(world, OTHERS[1], model=MODEL)
+        assert other.level_records == other.members == found.members
+        assert other.claude_calls > 0
+
+
+async def test_a_preview_of_a_suspended_organisation_comes_true_later(database: str) -> None:
+    """Its members can be read, so they are counted: as they will be once it is active again."""
+    async with simulation(database, NOW) as world:
+        await community(world)
+        before = {m: level for m, level in (await world.levels()).items() if m[0] == ORG}
+        await world.send("organization", org_id=ORG, name="x", status="suspended")
+        await world.evaluate()
+        found = await preview(world, OTHERS[0])
+        assert found.members == found.level_records == len(before) > 0
+        now = Counter(a for (a, _), n in found.matrix.items() for _ in range(n))
+        assert now == Counter(map(Level, before.values()))
+        await world.set_thresholds(
+            ORG, **dict(zip(Thresholds._fields[:5], OTHERS[0], strict=False))
+        )
+        await world.send("organization", org_id=ORG, name="x", status="active")
+        await world.evaluate()
+        after = {m: level for m, level in (await world.levels()).items() if m[0] == ORG}
+        moves = Counter((Level(level), Level(after[m])) for m, level in before.items())
+        assert {k: n for k, n in found.matrix.items() if n} == moves
+
+
 async def test_invalid_numbers_and_organisations_without_scores(database: str) -> None:
     async with simulation(database, NOW) as world:
         await community(world)
