@@ -75,16 +75,21 @@ WHERE m.org_id = $1 AND m.user_id = $2
        OR EXISTS (SELECT FROM attendance_fact a WHERE a.member_id = m.member_id)
        OR EXISTS (SELECT FROM rsvp_fact r WHERE r.member_id = m.member_id))"""
 
-# Both histories as one, newest first; of one instant, changes before the actions behind them.
+# Both histories as one, newest first. Rows of one instant in the order in which they were written,
+# which `step` counts: an override that is over is closed before anything else, and an action comes
+# before the change that it makes.
 SELECT_HISTORY: Final = """
 SELECT * FROM (
-    SELECT h.recorded_at AS at, 'level' AS kind, h.revision AS number, h.effective_at,
+    SELECT h.recorded_at AS at, 'level' AS kind,
+           CASE h.cause WHEN 'override_expired' THEN 1 ELSE 3 END AS step,
+           h.revision AS number, h.effective_at,
            h.from_level, h.to_level, h.cause, h.reason, h.computed_level, h.source,
            NULL AS action, NULL AS notes, NULL AS performed_by, NULL AS performed_by_name,
            NULL::timestamptz AS expires_at
     FROM engagement_level_history h WHERE h.org_id = $1 AND h.member_id = $2
     UNION ALL
-    SELECT h.performed_at, 'override', h.override_history_id, h.performed_at,
+    SELECT h.performed_at, 'override', CASE h.action WHEN 'expire' THEN 0 ELSE 2 END,
+           h.override_history_id, h.performed_at,
            h.previous_level, h.new_level, NULL, NULL, NULL, NULL,
            h.action, h.notes, h.performed_by, f.display_name, h.expires_at
     FROM engagement_override_history h
@@ -92,8 +97,8 @@ SELECT * FROM (
     LEFT JOIN membership_fact f ON f.member_id = m.member_id
     WHERE h.org_id = $1 AND h.engagement_id = $2
 ) h
-WHERE $4::timestamptz IS NULL OR (at, kind, number) < ($4, $5::text, $6::bigint)
-ORDER BY at DESC, kind DESC, number DESC LIMIT $3"""
+WHERE $4::timestamptz IS NULL OR (at, step, number) < ($4, $5::integer, $6::bigint)
+ORDER BY at DESC, step DESC, number DESC LIMIT $3"""
 
 SELECT_ATTENDED: Final = """
 SELECT occurred_at AS at, event_id FROM attendance_fact
@@ -241,6 +246,7 @@ def _history_entry(row: asyncpg.Record) -> HistoryEntry:
     if row["kind"] == "override":
         return OverrideEntry(
             row["at"],
+            row["step"],
             row["number"],
             row["action"],
             before,
@@ -252,6 +258,7 @@ def _history_entry(row: asyncpg.Record) -> HistoryEntry:
         )
     return LevelChangeEntry(
         row["at"],
+        row["step"],
         row["number"],
         row["effective_at"],
         before,

@@ -13,7 +13,6 @@ from service.api.problems import Problem
 from service.api.values import (
     HistoryEntry,
     HistoryPosition,
-    LevelChangeEntry,
     MemberPosition,
     MemberQuery,
     MemberRow,
@@ -24,6 +23,7 @@ MAX_LENGTH: Final = 400
 PATTERN: Final = r"^[A-Za-z0-9_-]+$"
 
 _MAX_NUMBER: Final = 2**63 - 1
+_MAX_STEP: Final = 2**15 - 1
 _TEXT_SORTS: Final = frozenset({MemberSort.USER_ID, MemberSort.USER_ID_DESC})
 _NUMBER_SORTS: Final = frozenset({MemberSort.EVENTS, MemberSort.EVENTS_ASC})
 
@@ -57,16 +57,15 @@ def member_position(query: MemberQuery, cursor: str) -> MemberPosition:
 
 def history_cursor(last: HistoryEntry) -> str:
     """The cursor of the page after `last`."""
-    kind = "level" if isinstance(last, LevelChangeEntry) else "override"
-    return _encode([last.at.isoformat(), kind, last.number])
+    return _encode([last.at.isoformat(), last.step, last.number])
 
 
 def history_position(cursor: str) -> HistoryPosition:
     """Where the page begins. Raises Problem."""
-    at, kind, number = _decode(cursor, 3)
-    if kind not in ("level", "override") or not _is_number(number):
+    at, step, number = _decode(cursor, 3)
+    if not _is_number(step) or step > _MAX_STEP or not _is_number(number):
         raise _bad_cursor()
-    return HistoryPosition(_instant(at), kind, number)
+    return HistoryPosition(_instant(at), step, number)
 
 
 def _fingerprint(query: MemberQuery) -> str:

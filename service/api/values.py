@@ -158,17 +158,18 @@ class MemberRow(NamedTuple):
 
 
 class HistoryPosition(NamedTuple):
-    """Where a page of history ended."""
+    """Where a page of history ended: see the entries."""
 
     at: datetime
-    kind: Literal["level", "override"]
+    step: int
     number: int
 
 
 class LevelChangeEntry(NamedTuple):
-    """One change of the shown level. `number` is the revision."""
+    """One change of the shown level. `number` is the revision. `step` as with an action."""
 
     at: datetime
+    step: int
     number: int
     effective_at: datetime
     from_level: Level | None
@@ -180,9 +181,10 @@ class LevelChangeEntry(NamedTuple):
 
 
 class OverrideEntry(NamedTuple):
-    """One override action. `number` orders actions of one instant."""
+    """One override action. `step`, then `number`, order rows of one instant."""
 
     at: datetime
+    step: int
     number: int
     action: Literal["override", "clear", "expire"]
     previous_level: Level | None

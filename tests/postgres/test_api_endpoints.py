@@ -270,6 +270,53 @@ async def test_history_of_a_member_who_left(api: Api) -> None:
     assert (await api.get(f"/members/{STRANGER}/history")).status_code == 404
 
 
+async def history_in_pages_of_one(api: Api, user: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"limit": 1}
+    while True:
+        page = (await api.get(f"/members/{user}/history", **query)).json()
+        items += page["items"]
+        if page["next"] is None:
+            return items
+        query["cursor"] = page["next"]
+
+
+def told(items: list[dict[str, Any]]) -> list[str]:
+    return [item.get("action") or item["cause"] for item in items]
+
+
+async def test_history_of_one_instant_is_newest_first_as_it_was_written(api: Api) -> None:
+    """An action is behind the change that it makes, and what is over ends before what begins."""
+    path = f"/v1/orgs/{ORG}/members/{LOST}/override"
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    body = {"level": "moderate", "notes": "n", "expires_at": soon}
+    await api.call("PUT", path, json=body)
+    await api.community.set_clock(days_ago=-1)
+    await api.call("PUT", path, json=body | {"level": "new", "expires_at": None})
+    items = (await api.get(f"/members/{LOST}/history")).json()["items"]
+    assert told(items) == [
+        "override_set", "override", "override_expired", "expire",
+        "override_set", "override", "membership",
+    ]  # fmt: skip
+    assert len({item["recorded_at"] for item in items[:4]}) == 1
+    changes = [item for item in items if item["kind"] == "level"]
+    assert [c["revision"] for c in changes] == sorted(
+        (c["revision"] for c in changes), reverse=True
+    )
+    assert [c["from_level"] for c in changes[:-1]] == [c["to_level"] for c in changes[1:]]
+    assert await history_in_pages_of_one(api, LOST) == items
+
+
+async def test_history_of_leaving_under_an_override(api: Api) -> None:
+    body = {"level": "moderate", "notes": "n"}
+    await api.call("PUT", f"/v1/orgs/{ORG}/members/{LOST}/override", json=body)
+    await api.community.membership(LOST, name="Ivy Lost", status="left")
+    await api.community.evaluate([(ORG, LOST)])
+    items = await history_in_pages_of_one(api, LOST)
+    assert told(items)[:4] == ["signals", "clear", "override_set", "override"]
+    assert items == (await api.get(f"/members/{LOST}/history")).json()["items"]
+
+
 async def test_summary(api: Api) -> None:
     body = (await api.get("/summary")).json()
     assert {row["level"]: row["members"] for row in body["levels"]} == {

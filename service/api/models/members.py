@@ -186,4 +186,4 @@ class HistoryPage(Answer):
     """Level changes and override actions, newest first."""
 
     items: list[HistoryItem]
-    next: str | None = Field(examples=["WyIyMDI2LTExLTIwVDE4OjMwOjAwKzAwOjAwIiwibGV2ZWwiLDNd"])
+    next: str | None = Field(examples=["WyIyMDI2LTExLTIwVDE4OjMwOjAwKzAwOjAwIiwzLDNd"])
