@@ -26,24 +26,27 @@ from service.api.values import MemberQuery, MemberRow, MemberSort
 
 
 class _Order(NamedTuple):
-    """An SQL expression with its type, its direction, and whether it may be NULL."""
+    """An SQL expression with its type, its direction, and when it is known; None: always."""
 
     expression: str
     type: str
     descending: bool
-    nullable: bool
+    known: str | None
 
 
+_DUE_KNOWN: Final = f"(e.next_level_change_at IS NOT NULL AND NOT {OVERRIDE_LAPSED})"
+_SINCE_KNOWN: Final = "(e.level_since IS NOT NULL)"
+_ATTENDED_KNOWN: Final = "(e.last_attended_at IS NOT NULL)"
 _ORDERS: Final = {
-    MemberSort.USER_ID: _Order("m.user_id", "text", False, False),
-    MemberSort.USER_ID_DESC: _Order("m.user_id", "text", True, False),
-    MemberSort.DUE: _Order("e.next_level_change_at", "timestamptz", False, True),
-    MemberSort.CHANGED: _Order("e.level_since", "timestamptz", True, True),
-    MemberSort.CHANGED_ASC: _Order("e.level_since", "timestamptz", False, True),
-    MemberSort.ATTENDED: _Order("e.last_attended_at", "timestamptz", True, True),
-    MemberSort.ATTENDED_ASC: _Order("e.last_attended_at", "timestamptz", False, True),
-    MemberSort.EVENTS: _Order("e.events_attended_90d", "integer", True, False),
-    MemberSort.EVENTS_ASC: _Order("e.events_attended_90d", "integer", False, False),
+    MemberSort.USER_ID: _Order("m.user_id", "text", False, None),
+    MemberSort.USER_ID_DESC: _Order("m.user_id", "text", True, None),
+    MemberSort.DUE: _Order("e.next_level_change_at", "timestamptz", False, _DUE_KNOWN),
+    MemberSort.CHANGED: _Order("e.level_since", "timestamptz", True, _SINCE_KNOWN),
+    MemberSort.CHANGED_ASC: _Order("e.level_since", "timestamptz", False, _SINCE_KNOWN),
+    MemberSort.ATTENDED: _Order("e.last_attended_at", "timestamptz", True, _ATTENDED_KNOWN),
+    MemberSort.ATTENDED_ASC: _Order("e.last_attended_at", "timestamptz", False, _ATTENDED_KNOWN),
+    MemberSort.EVENTS: _Order("e.events_attended_90d", "integer", True, None),
+    MemberSort.EVENTS_ASC: _Order("e.events_attended_90d", "integer", False, None),
 }
 
 # $1 org, $2 levels, $3 override, $4 due within, $5 limit. The stored level finds the rows by index;
@@ -54,7 +57,8 @@ WHERE e.org_id = $1 AND e.computed_at IS NOT NULL AND {SHOWN_LEVEL} IS NOT NULL
        OR (e.level = ANY ($2) AND NOT {OVERRIDE_LAPSED})
        OR (e.computed_level = ANY ($2) AND {OVERRIDE_LAPSED}))
   AND ($3::boolean IS NULL OR {OVERRIDE_ACTIVE} = $3)
-  AND ($4::interval IS NULL OR e.next_level_change_at <= engagement_now() + $4)"""
+  AND ($4::interval IS NULL
+       OR (e.next_level_change_at <= engagement_now() + $4 AND NOT {OVERRIDE_LAPSED}))"""
 _MEMBER: Final = "JOIN member m ON m.member_id = e.member_id AND m.org_id = $1"
 _NAME: Final = "LEFT JOIN membership_fact f ON f.member_id = e.member_id"
 _MATCHES: Final = """
@@ -73,13 +77,13 @@ def _statement(order: _Order, *, searched: bool, valued: bool) -> str:
         compare = "<" if order.descending else ">"
         direction = "DESC" if order.descending else "ASC"
         conditions += f"""
-  AND {column} IS NOT NULL
+  AND {order.known or "true"}
   AND ($7::bigint IS NULL OR ({column} {compare}= $6::{order.type}
        AND ({column} {compare} $6::{order.type} OR e.member_id > $7)))"""
         ordered = f"{column} {direction}, e.member_id"
     else:
         conditions += f"""
-  AND {column} IS NULL AND $6::text IS NULL AND ($7::bigint IS NULL OR e.member_id > $7)"""
+  AND NOT {order.known} AND $6::text IS NULL AND ($7::bigint IS NULL OR e.member_id > $7)"""
         ordered = "e.member_id"
     return f"""
 SELECT e.member_id, {KEEP_NEXT_PLAN} FROM engagement e {joins} {conditions}
@@ -91,7 +95,7 @@ LIST: Final = {
     (sort, searched, valued): _statement(order, searched=searched, valued=valued)
     for sort, order in _ORDERS.items()
     for searched in (False, True)
-    for valued in ((True, False) if order.nullable else (True,))
+    for valued in ((True, False) if order.known else (True,))
 }
 
 

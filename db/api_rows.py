@@ -12,7 +12,8 @@ from service.api.values import MemberRow
 from service.levels import Level, Reason
 from service.records import Source
 
-# What is shown now. The stored level may still be that of an override which has expired.
+# What is shown now. The stored level may still be that of an override which has expired; the stored
+# clocks are then as old, and say nothing.
 OVERRIDE_ACTIVE: Final = """(e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
     AND (e.override_expires_at IS NULL OR e.override_expires_at > engagement_now()))"""
 OVERRIDE_LAPSED: Final = """(e.override_level IS NOT NULL AND e.computed_level IS NOT NULL
@@ -34,7 +35,8 @@ SELECT {PLAN_NEXT_ANEW},
     e.level_since, e.events_attended_90d, e.rsvp_count_90d, e.last_attended_at, e.joined_at,
     CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_level END AS override_level,
     CASE WHEN {OVERRIDE_ACTIVE} THEN e.override_expires_at END AS override_expires_at,
-    e.next_level_change_at, e.next_level, e.revision,
+    CASE WHEN NOT {OVERRIDE_LAPSED} THEN e.next_level_change_at END AS next_level_change_at,
+    CASE WHEN NOT {OVERRIDE_LAPSED} THEN e.next_level END AS next_level, e.revision,
     greatest(e.computed_at, CASE WHEN cx.block IS NULL THEN c.confirmed_at ELSE cx.confirmed_at END)
         AS computed_at
 FROM unnest($1::bigint[]) WITH ORDINALITY AS w (member_id, place)

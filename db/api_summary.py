@@ -45,7 +45,7 @@ WHERE e.org_id = $1 AND {OVERRIDE_ACTIVE} AND e.computed_at IS NOT NULL
 ORDER BY e.override_expires_at, e.member_id LIMIT $3"""  # noqa: S608
 
 _IS_FALL: Final = f"""e.next_level_change_at <= engagement_now() + make_interval(days => $2)
-  AND {SHOWN_LEVEL} IS NOT NULL
+  AND {SHOWN_LEVEL} IS NOT NULL AND NOT {OVERRIDE_LAPSED}
   AND coalesce(CASE e.next_level {_RANKS} END, -1) < CASE {SHOWN_LEVEL} {_RANKS} END"""
 COUNT_FALLS: Final = f"SELECT count(*) FROM engagement e WHERE e.org_id = $1 AND {_IS_FALL}"  # noqa: S608
 SELECT_FALLS: Final = f"""

@@ -255,6 +255,56 @@ async def test_expiry_takes_effect_for_reads_without_a_timer(api: Api) -> None:
     assert summary["overrides"] == 0
 
 
+CLOCKS = ("next_change_at", "next_level_change_at", "next_level")
+
+
+async def test_the_clocks_of_a_lapsed_override_say_nothing(api: Api) -> None:
+    """They foretold what has come: until the next evaluation nobody knows what comes then."""
+    soon = (datetime.now(UTC) + timedelta(days=10)).isoformat()
+    body = {"level": "highly_engaged", "notes": "n", "expires_at": soon}
+    path = f"/v1/orgs/{ORG}/members/{SECOND_ADMIN}"
+    shown = (await api.call("PUT", path + "/override", json=body)).json()
+    # Her only event leaves the window under the override.
+    assert (shown["next_level"], shown["next_level_change_at"][:16]) == ("at_risk", soon[:16])
+    assert (await api.get("/summary")).json()["falls_due_30d"] == 1
+    await api.community.set_clock(days_ago=-11)
+    api.app.state.services.summaries.forget(ORG)
+    due = (await api.get("/members", due_within_days=30, limit=200)).json()["items"]
+    assert SECOND_ADMIN not in [item["user_id"] for item in due]
+    assert (await api.get("/summary")).json()["falls_due_30d"] == len(due)
+    member = (await api.get(f"/members/{SECOND_ADMIN}")).json()
+    assert [member[name] for name in CLOCKS] == [None, None, None]
+    assert member["evidence"]["prevention"] is None
+    whole = (await api.get("/members", sort="due", limit=200)).json()["items"]
+    (listed,) = [item for item in whole if item["user_id"] == SECOND_ADMIN]
+    assert (listed["next_level_change_at"], listed["next_level"]) == (None, None)
+    assert await listed_in_pages_of_one(api, sort="due") == [item["user_id"] for item in whole]
+    dates = [item["next_level_change_at"] for item in whole]
+    assert dates == sorted(dates, key=lambda at: (at is None, at))
+    page = await api.call("GET", f"/admin/orgs/{ORG}/members/{SECOND_ADMIN}")
+    assert "now due" not in page.text
+    view = await api.community.connection.fetchrow(
+        "SELECT * FROM member_engagement WHERE user_id = $1", SECOND_ADMIN
+    )
+    assert view is not None
+    assert [view[name] for name in CLOCKS] == [None, None, None]
+    # Evaluated, she has clocks again.
+    await api.community.evaluate([(ORG, SECOND_ADMIN)])
+    member = (await api.get(f"/members/{SECOND_ADMIN}")).json()
+    assert (member["level"], member["next_level"]) == ("at_risk", "inactive")
+
+
+async def listed_in_pages_of_one(api: Api, **query: Any) -> list[str]:
+    users: list[str] = []
+    query["limit"] = 1
+    while True:
+        page = (await api.get("/members", **query)).json()
+        users += [item["user_id"] for item in page["items"]]
+        if page["next"] is None:
+            return users
+        query["cursor"] = page["next"]
+
+
 async def test_history_of_a_member_who_left(api: Api) -> None:
     items = (await api.get(f"/members/{LEFT}/history")).json()["items"]
     assert [(i["from_level"], i["to_level"]) for i in items] == [

@@ -153,13 +153,18 @@ async def test_expiry_shows_at_once_and_is_written_once(database: str) -> None:
         await world.set_override(ORG, ADA, "inactive", expires_at)
         await published(world)
         await world.set_clock(expires_at - timedelta(microseconds=1))
-        assert await world.level(ORG, ADA) == "inactive"
+        row = (await world.fetch("SELECT * FROM member_engagement"))[0]
+        assert (row["level"], row["next_level"]) == ("inactive", "moderate")
+        assert row["next_change_at"] == row["next_level_change_at"] == expires_at
         assert await world.evaluate() == 0
         await world.set_clock(expires_at)
         # Without any timer.
         row = (await world.fetch("SELECT * FROM member_engagement"))[0]
         assert (row["level"], row["previous_level"]) == ("moderate", "inactive")
         assert (row["level_since"], row["override_level"]) == (expires_at, None)
+        # What was foretold under the override is over, and says nothing of what comes now.
+        clocks = ("next_change_at", "next_level_change_at", "next_level")
+        assert [row[name] for name in clocks] == [None] * 3
         await world.advance(timedelta(minutes=10))
         assert await world.evaluate() == 1
         await agree(world)
@@ -193,6 +198,8 @@ async def test_computation_goes_on_underneath(database: str) -> None:
         await member(world)
         await world.set_override(ORG, ADA, "highly_engaged")
         await published(world)
+        row = (await world.fetch("SELECT * FROM member_engagement"))[0]
+        assert row["next_change_at"] is not None, "one without an end never lapses"
         # Her one event leaves the window: computed falls, shown stays, signals are published.
         await world.advance(days(11))
         await world.evaluate()
