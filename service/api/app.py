@@ -9,9 +9,10 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
+from starlette.routing import Match
 
 from service.api.access import is_admin
 from service.api.entry import Scope
@@ -130,7 +131,7 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:  # noqa: PLR2004 - the router's way to say so
         return not_found()
     if error.status_code == 405:  # noqa: PLR2004 - likewise
-        allow = {"Allow": ", ".join(_methods_at(request.app, request.url.path))}
+        allow = {"Allow": ", ".join(_methods_at(request.app, request.scope["path"]))}
         return Problem(405, "method", "This cannot be done here.", headers=allow)
     if error.status_code == 400:  # noqa: PLR2004 - a body that is no text, or nested too deeply
         return Problem(422, "invalid", INVALID)
@@ -139,10 +140,13 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
 
 def _methods_at(app: FastAPI, path: str) -> list[str]:
     """What can be done at an address. The router tells of the first route alone."""
-    for template, methods in app.openapi()["paths"].items():
-        if compile_path(template)[0].match(path):
-            return sorted(method.upper() for method in methods)
-    return ["GET", "POST"]
+    scope = {"type": "http", "method": "GET", "path": path}
+    found: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if route.matches(scope)[0] is not Match.NONE:
+            # A mount has none: it is that of files.
+            found |= route.methods or {"GET"}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 # ---------------------------------------------------------------------------------- description

@@ -56,7 +56,11 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        method = scope["method"]
+        if method == "HEAD":
+            # The same as GET, but for the body: routes need not know of it.
+            scope = {**scope, "method": "GET"}
+        exchange = _Exchange(scope, receive, send, method)
         self._in_flight += 1
         try:
             if self._in_flight > MAX_IN_FLIGHT:
@@ -86,8 +90,9 @@ def _route(scope: Scope) -> str:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         self._scope = scope
+        self._method = method
         self._receive = receive
         self._send = send
         self._started_at = time.perf_counter()
@@ -115,6 +120,8 @@ class _Exchange:
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Request-ID"] = self._request_id
+        elif self._method == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def answer(self, problem: Problem) -> None:
@@ -136,13 +143,13 @@ class _Exchange:
         """Count and log."""
         seconds = time.perf_counter() - self._started_at
         route = _route(self._scope)
-        method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
+        method = self._method if self._method in _METHODS else "other"
         status = str(self._status or 0)
         METRICS.http_requests.labels(method, route, status).inc()
         METRICS.http_seconds.labels(method, route).observe(seconds)
         # The route, not the path: ids are for the histories.
         # Pages ask every few seconds: what was read without trouble is for metrics.
-        quiet = method == "GET" and (self._status or 500) < 500  # noqa: PLR2004
+        quiet = method in ("GET", "HEAD") and (self._status or 500) < 500  # noqa: PLR2004
         (log.debug if quiet else log.info)(
             "request",
             action="request",

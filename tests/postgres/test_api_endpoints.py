@@ -524,3 +524,44 @@ async def test_unmet_methods_paths_and_bodies_are_problems(api: Api) -> None:
         assert response.status_code == 422, content[:10]
     huge = await api.call("PUT", path, content=b" " * 70_000)
     assert huge.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PATCH", f"/v1/orgs/{ORG}/thresholds", "GET, HEAD, PUT"),
+        ("PUT", f"/v1/orgs/{ORG}/members/{MEMBER}", "DELETE, GET, HEAD"),
+        ("GET", f"/v1/orgs/{ORG}/members/{MEMBER}/override", "DELETE, PUT"),
+        ("HEAD", f"/v1/orgs/{ORG}/members/{MEMBER}/override", "DELETE, PUT"),
+        ("POST", "/openapi.json", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("POST", "/static/admin.css", "GET, HEAD"),
+        ("POST", f"/admin/orgs/{ORG}", "GET, HEAD"),
+        ("PUT", f"/admin/orgs/{ORG}/thresholds", "GET, HEAD, POST"),
+        ("POST", f"/admin/orgs/{ORG}/members/{MEMBER}/history", "GET, HEAD"),
+        ("GET", "/sign-out", "POST"),
+        ("PUT", "/sign-in", "GET, HEAD, POST"),
+        ("GET", "/session", "DELETE, POST"),
+    ],
+)
+async def test_what_is_not_allowed_says_what_is(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
+    response = await api.call(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
+
+
+async def test_head_is_get_without_the_body(api: Api) -> None:
+    for path in (
+        f"/v1/orgs/{ORG}/members/{MEMBER}", f"/v1/orgs/{ORG}/me", f"/admin/orgs/{ORG}/members",
+        "/openapi.json", "/docs", "/static/admin.css", "/v1/nothing", "/v1/orgs/elsewhere/me",
+    ):  # fmt: skip
+        whole, head = await api.call("GET", path), await api.call("HEAD", path)
+        assert head.status_code == whole.status_code, path
+        assert (head.content, whole.content != b"") == (b"", True), path
+        for name in ("content-type", "etag", "cache-control", "content-security-policy"):
+            assert head.headers.get(name) == whole.headers.get(name), (path, name)
+    assert (await api.get("/members", None)).status_code == 401
+    assert (await api.call("HEAD", f"/v1/orgs/{ORG}/members", None)).status_code == 401
+    assert (await api.call("HEAD", f"/v1/orgs/{ORG}/members", MEMBER)).status_code == 403

@@ -70,9 +70,23 @@ async def test_operators_port(database: str, community: Community) -> None:
             assert unready.status_code == 503
             assert "engagement" in unready.json()["checks"]["database"]
             assert (await operator.get("/livez")).status_code == 200
+            assert (await operator.head("/livez")).status_code == 200
         # Neither is on the port that everybody reaches.
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await someone.get(path)).status_code == 404
+
+
+async def test_head_on_a_connection_that_is_kept(database: str, community: Community) -> None:
+    """A body that came all the same would be taken for the next answer."""
+    async with api_process(database) as api, client(api) as someone:
+        for path in (f"/v1/orgs/{ORG}/members", "/openapi.json", "/static/admin.css", "/v1/none"):
+            head, whole = await someone.head(path), await someone.get(path)
+            assert head.status_code == whole.status_code, path
+            assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
+        async with httpx2.AsyncClient(base_url=api.ops_address) as operator:
+            metrics = (await operator.get("/metrics")).text
+        wanted = 'method="HEAD",route="/v1/orgs/{org}/members",status="200"'
+        assert f"engagement_http_requests_total{{{wanted}}} 1.0" in metrics
 
 
 async def test_sigterm_lets_requests_under_way_end(database: str, community: Community) -> None:
