@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.api.access import is_admin
+from service.api.contract import SECURITY_SCHEMES, TO_READ, TO_WRITE
 from service.api.entry import Scope
 from service.api.examples import ANSWERS
 from service.api.middleware import RequestMiddleware, request_id_of
@@ -31,6 +32,7 @@ from service.api.problems import (
 )
 from service.api.routes import members, organizations, overrides, sessions
 from service.api.services import Services
+from service.api.sessions import UNSAFE
 from service.api.static import StaticAssets
 from service.errors import Refused, Retryable
 
@@ -44,6 +46,10 @@ How engaged the members of an organisation are, why, and when that is about to c
 Send `Authorization: Bearer <token>`. Whoever is no active member of the organisation gets 404;
 members see their own status, everything else is for its administrators (403). Errors are
 `application/problem+json`; their `type` is stable, their `detail` is for people.
+
+Pages in a browser exchange it: `POST /session` sets a cookie and answers `csrf_token`. With the
+cookie alone, whatever is not GET or HEAD has to carry that as `X-CSRF-Token`, and to come from a
+page of the same origin, by the `Origin` or `Sec-Fetch-Site` that browsers send (403).
 """
 
 
@@ -172,9 +178,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     for answer in ANSWERS:
         schemas[type(answer).__name__]["examples"] = [answer.model_dump(mode="json")]
-    components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-    }
-    schema["security"] = [{"bearer": []}]
+    components["securitySchemes"] = SECURITY_SCHEMES
+    schema["security"] = TO_READ
+    for methods in schema["paths"].values():
+        for method in UNSAFE.intersection(name.upper() for name in methods):
+            methods[method.lower()].setdefault("security", TO_WRITE)
     app.openapi_schema = schema
     return schema

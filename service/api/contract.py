@@ -21,6 +21,7 @@ from service.api.problems import (
     unauthorized,
     unavailable,
 )
+from service.api.sessions import CSRF_HEADER, NO_TOKEN, PLAIN_NAME, SECURE_NAME
 from service.api.values import MemberRecord
 from service.events import ID_PATTERN
 
@@ -56,7 +57,7 @@ InScope = Annotated[Scope, Depends(scope_of)]
 _PROBLEM: Final = {"$ref": "#/components/schemas/ProblemBody"}
 _MEANINGS: Final = {
     401: "No valid token or session",
-    403: "For administrators only",
+    403: "For administrators only; or, by a session's cookie, from elsewhere or without its token",
     404: "Nothing here, or nothing that the caller may see",
     408: "The request did not arrive in time",
     409: "The state does not allow it",
@@ -98,6 +99,24 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+# Of what a session alone is asked for.
+NOT_BY_SESSION: Final = {
+    "description": "From elsewhere, or without the session's token",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": _PROBLEM,
+            "example": json.loads(Problem(403, "cross-site", NO_TOKEN).body("f4a1c9f0b7d24d0e")),
+        }
+    },
+}
+COOKIE_HEADER: Final = {
+    "headers": {
+        "Set-Cookie": {
+            "description": "The session, out of reach of scripts",
+            "schema": {"type": "string"},
+        }
+    }
+}
 ETAG_HEADER: Final = {
     "headers": {
         "ETag": {
@@ -116,6 +135,29 @@ def etag(revision: int) -> str:
 def set_etag(response: Response, revision: int) -> None:
     """Say which state this is."""
     response.headers["ETag"] = etag(revision)
+
+
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SECURE_NAME,
+        "description": f"Set by POST /session; on plain loopback its name is {PLAIN_NAME}",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": CSRF_HEADER,
+        "description": "The csrf_token that POST /session answered; beside the cookie alone",
+    },
+}
+Needs = list[dict[str, list[str]]]
+
+BY_BEARER: Final[dict[str, list[str]]] = {"bearer": []}
+TO_READ: Final[Needs] = [BY_BEARER, {"session": []}]
+WRITING_BY_SESSION: Final[dict[str, list[str]]] = {"session": [], "csrf": []}
+TO_WRITE: Final[Needs] = [BY_BEARER, WRITING_BY_SESSION]
 
 
 _TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,17})"', re.ASCII)

@@ -23,6 +23,15 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
+FOREIGN: Final = (
+    "By its Origin or Sec-Fetch-Site, this request did not come from a page of this service: "
+    "load the page again."
+)
+NO_TOKEN: Final = (
+    f"The session's token is missing or wrong: load the page again, or send the {CSRF_FIELD} of "
+    f"POST /session as {CSRF_HEADER}."
+)
+
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
@@ -106,7 +115,7 @@ def check_csrf(request: Request, secret: str, form_token: str | None = None) -> 
     check_same_origin(request)
     given = form_token if form_token is not None else request.headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(given.encode(), csrf_token(secret).encode()):
-        raise _foreign()
+        raise Problem(403, "cross-site", NO_TOKEN)
 
 
 def _host_of(origin: str) -> str | None:
@@ -118,6 +127,4 @@ def _host_of(origin: str) -> str | None:
 
 
 def _foreign() -> Problem:
-    return Problem(
-        403, "cross-site", "This request did not come from a page of this service: load it again."
-    )
+    return Problem(403, "cross-site", FOREIGN)

@@ -27,7 +27,7 @@ from tests.api_community import (
     SUSPENDED_ADMIN,
     SUSPENDED_ORG,
 )
-from tests.postgres.api_client import Api, running_api
+from tests.postgres.api_client import HOST, Api, running_api
 
 
 @pytest.fixture
@@ -565,3 +565,26 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
     assert (await api.get("/members", None)).status_code == 401
     assert (await api.call("HEAD", f"/v1/orgs/{ORG}/members", None)).status_code == 401
     assert (await api.call("HEAD", f"/v1/orgs/{ORG}/members", MEMBER)).status_code == 403
+
+
+async def test_what_a_session_opens_is_enough_to_write(api: Api) -> None:
+    """By the cookie and the token that `POST /session` gives, as the description says."""
+    assert "X-CSRF-Token (header)" in (await api.call("GET", "/docs", None)).text
+    opened = await api.call("POST", "/session")
+    # The client keeps the cookie.
+    token, path = opened.json()["csrf_token"], f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    body = {"level": "new", "notes": "n"}
+    for headers, wanted in (
+        ({"Origin": HOST}, 403),
+        ({"Origin": HOST, "X-CSRF-Token": token[:-1]}, 403),
+        ({"Origin": "http://[bad", "X-CSRF-Token": token}, 403),
+        ({"X-CSRF-Token": token}, 403),
+        ({"Origin": HOST, "X-CSRF-Token": token}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "X-CSRF-Token": token}, 200),
+    ):
+        response = await api.call("PUT", path, None, json=body, headers=headers)
+        assert response.status_code == wanted, (headers, response.text)
+    by_bearer = await api.call("DELETE", "/session", headers={"Cookie": ""})
+    assert by_bearer.status_code == 401, "a bearer token ends no session"
+    headers = {"Origin": HOST, "X-CSRF-Token": token}
+    assert (await api.call("DELETE", "/session", None, headers=headers)).status_code == 204

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from service.api.app import create_app
 from service.api.services import Services
+from service.api.sessions import CSRF_HEADER, PLAIN_NAME, SECURE_NAME, UNSAFE
 
 DOCUMENT: dict[str, Any] = create_app(Services(None, None)).openapi()  # type: ignore[arg-type]
 PROBLEM = "application/problem+json"
@@ -95,3 +96,26 @@ def test_whatever_fails_is_a_problem() -> None:
         if "requestBody" in operation:
             wanted |= {"408", "413"}
         assert wanted <= set(operation["responses"]), name
+
+
+def test_it_says_how_to_write_by_a_session() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    cookie, header = schemes["session"], schemes["csrf"]
+    assert (cookie["in"], cookie["name"]) == ("cookie", SECURE_NAME)
+    assert PLAIN_NAME in cookie["description"]
+    assert (header["in"], header["name"]) == ("header", CSRF_HEADER)
+    assert CSRF_HEADER in DOCUMENT["info"]["description"]
+    for name, operation in operations():
+        ways = [set(way) for way in operation.get("security", DOCUMENT["security"])]
+        unsafe = name.split()[0] in UNSAFE
+        by_session = {"session", "csrf"} if unsafe else {"session"}
+        if name == "POST /session":
+            assert ways == [{"bearer"}]
+        elif name == "DELETE /session":
+            assert ways == [by_session]
+        else:
+            assert ways == [{"bearer"}, by_session], name
+    opened = DOCUMENT["paths"]["/session"]["post"]["responses"]["200"]
+    assert "Set-Cookie" in opened["headers"]
+    refused = DOCUMENT["paths"]["/session"]["delete"]["responses"]["403"]
+    assert CSRF_HEADER in refused["content"][PROBLEM]["example"]["detail"]

@@ -172,6 +172,8 @@ def test_what_another_site_sends_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(Problem) as caught:
         sessions.check_csrf(request(**headers), SECRET, TOKEN)
     assert caught.value.status == 403
+    assert "Origin" in caught.value.detail
+    assert "token" not in caught.value.detail
 
 
 def test_our_own_forms_pass_with_their_token_only() -> None:
@@ -179,8 +181,28 @@ def test_our_own_forms_pass_with_their_token_only() -> None:
         sessions.check_csrf(request(**headers), SECRET, TOKEN)
         sessions.check_csrf(request(x_csrf_token=TOKEN, **headers), SECRET)
         for wrong in ("", "é", TOKEN[:-1], sessions.csrf_token("t" * 43)):
-            with pytest.raises(Problem):
-                sessions.check_csrf(request(**headers), SECRET, wrong)
+            by_header = request(x_csrf_token=wrong, **headers)
+            for sent, form_token in ((request(**headers), wrong), (by_header, None)):
+                with pytest.raises(Problem) as caught:
+                    sessions.check_csrf(sent, SECRET, form_token)
+                assert (caught.value.status, caught.value.code) == (403, "cross-site")
+                assert "token is missing or wrong" in caught.value.detail
+                assert "X-CSRF-Token" in caught.value.detail
+
+
+def test_a_proxy_has_to_pass_the_host_on() -> None:
+    """As the page about deploying says: else forms are foreign, and the cookie is not Secure."""
+    behind = request("127.0.0.1:8080", origin="https://members.example")
+    with pytest.raises(Problem):
+        sessions.check_same_origin(behind)
+    response = Response()
+    sessions.set_session_cookie(behind, response, SECRET)
+    assert "Secure" not in response.headers["set-cookie"]
+    passed_on = request("members.example", origin="https://members.example")
+    sessions.check_same_origin(passed_on)
+    response = Response()
+    sessions.set_session_cookie(passed_on, response, SECRET)
+    assert "Secure" in response.headers["set-cookie"]
 
 
 # ---------------------------------------------------------------------------------------- access

@@ -74,7 +74,10 @@ class Receipt(Answer):
 
 
 class SessionAnswer(Answer):
-    """A session was opened; the cookie is in the headers. Unsafe requests need the token."""
+    """A session was opened; the cookie is in the headers. Whatever it changes needs the token."""
 
     expires_in_s: int = Field(examples=[28800])
-    csrf_token: str = Field(examples=["9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e43"])
+    csrf_token: str = Field(
+        description="Goes into the header X-CSRF-Token of whatever is not GET or HEAD",
+        examples=["9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e43"],
+    )

@@ -79,10 +79,12 @@ async def description(request: Request) -> Response:
 
 def _laid_out(document: Schema) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
+    schemes = document["components"]["securitySchemes"]
     groups: dict[str, list[Operation]] = {tag: [] for tag in _TAGS}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             found = _operation(method.upper(), path, operation, schemas)
+            found.parameters.extend(_credentials(operation, schemes))
             groups.setdefault(operation["tags"][0], []).append(found)
     return {
         "title": document["info"]["title"],
@@ -116,6 +118,17 @@ def _operation(method: str, path: str, operation: Schema, schemas: Schema) -> Op
             for status, response in operation["responses"].items()
         ],
     )
+
+
+def _credentials(operation: Schema, schemes: Schema) -> Iterator[Field]:
+    """What an operation wants beside the bearer token, or in its place."""
+    ways = operation.get("security", ())
+    for name in dict.fromkeys(name for way in ways for name in way):
+        scheme = schemes[name]
+        if scheme["type"] == "apiKey":
+            required = all(name in way for way in ways)
+            place = f"{scheme['name']} ({scheme['in']})"
+            yield Field(place, Markup("string"), required, scheme["description"])
 
 
 def _answer(status: str, response: Schema, schemas: Schema) -> Answer:

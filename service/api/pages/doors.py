@@ -95,6 +95,7 @@ class PageWriteRoute(PageRoute):
     writes = True
 
 
+FAILED: Final = "That did not work"
 _HEADINGS: Final = {
     401: "Sign in",
     403: "For administrators only",
@@ -119,7 +120,9 @@ def error_page(request: Request, problem: Problem) -> Response:
         return Response(status_code=401, headers={"HX-Refresh": "true"})
     scope: Scope | None = getattr(request.state, "scope", None)
     values = {
-        "heading": _HEADINGS.get(problem.status, "That did not work"),
+        "heading": FAILED
+        if problem.code == "cross-site"
+        else _HEADINGS.get(problem.status, FAILED),
         "detail": _DETAILS.get(problem.code, problem.detail),
         "status": problem.status,
         # Only who was let in is told the way back.

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.contract import problems
+from service.api.contract import (
+    BY_BEARER,
+    COOKIE_HEADER,
+    NOT_BY_SESSION,
+    WRITING_BY_SESSION,
+    problems,
+)
 from service.api.entry import credentials
 from service.api.models.actions import SessionAnswer
 from service.api.problems import unauthorized
@@ -23,7 +29,12 @@ from service.api.sessions import (
 router = APIRouter()
 
 
-@router.post("/session", responses=problems(), tags=["sessions"])
+@router.post(
+    "/session",
+    responses={**problems(), 200: COOKIE_HEADER},
+    openapi_extra={"security": [BY_BEARER]},
+    tags=["sessions"],
+)
 async def open_session(request: Request, response: Response) -> SessionAnswer:
     """Exchange a bearer token for an HttpOnly cookie that is good for 8 hours."""
     if "authorization" not in request.headers:
@@ -38,9 +49,15 @@ async def open_session(request: Request, response: Response) -> SessionAnswer:
     return SessionAnswer(expires_in_s=LIFETIME_S, csrf_token=csrf_token(secret))
 
 
-@router.delete("/session", status_code=204, responses=problems(403), tags=["sessions"])
+@router.delete(
+    "/session",
+    status_code=204,
+    responses={**problems(403), 403: NOT_BY_SESSION},
+    openapi_extra={"security": [WRITING_BY_SESSION]},
+    tags=["sessions"],
+)
 async def close_session(request: Request) -> Response:
-    """End the session of the cookie."""
+    """End the session of the cookie; a bearer token ends none."""
     secret = session_secret(request)
     if secret is None:
         raise unauthorized("There is no session.")
