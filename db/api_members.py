@@ -113,7 +113,9 @@ async def list_members(connection: Connection, org_id: str, query: MemberQuery) 
         statement = LIST[query.sort, searched, True]
         rows = await connection.fetch(statement, *filters, wanted, value, number, *search)
         after = None
-    if len(rows) < wanted and (query.sort, searched, False) in LIST:
+    # Who is due within some days has a date: without one there is nobody to look for.
+    has_value = due is not None and query.sort is MemberSort.DUE
+    if len(rows) < wanted and not has_value and (query.sort, searched, False) in LIST:
         number = None if after is None else after.number
         statement = LIST[query.sort, searched, False]
         if rows:
