@@ -20,7 +20,7 @@ from db.claude_usage import Limits, Spent, count_fallback
 from db.explanations import explanation_ids
 from db.pool import Connection, Pool, transaction
 from db.verdict_queue import Claim
-from service.classifier.asking import Asker, CallFailed, Failure, Reply, Request
+from service.classifier.asking import Asker, CallFailed, Failure, Reply
 from service.classifier.breaker import Breaker
 from service.classifier.claude import RESERVED_TOKENS
 from service.classifier.guard import Fault, Verdict, check
@@ -170,40 +170,62 @@ class Classifier:
     async def _fill(self, claim: Claim) -> bool:
         """Ask and store what came of it; whether the situation is settled.
 
-        A database that stays away costs the answer: the lease runs out, somebody asks again.
+        At most one call per claim, and one more if the guard refuses the first answer. A database
+        that stays away costs the answer: the lease runs out, somebody asks again.
         """
+        current: Claim | bool = claim
         try:
-            return await self._ask_and_store(claim)
+            while not isinstance(current, bool):
+                current = await self._fill_or_put_off(current)
         except Retryable as error:
             log.exception("answer_lost", action="give_up", error=str(error))
             return False
+        except Exception:
+            # Not even putting it off worked. One situation is not worth the worker.
+            log.exception("putting_off_failed", action="give_up")
+            return False
+        return current
 
-    async def _ask_and_store(self, claim: Claim) -> bool:
-        """At most one call per claim, and one more if the guard refuses the first answer."""
-        current: Claim | None = claim
-        while current is not None:
-            fault = None if current.fault is None else Fault(current.fault)
-            reply = await self._ask(current, request_for(current.situation, fault))
-            if reply is None:
-                return False
-            verdict = check(reply, current.situation)
-            spent = Spent(reply.usage, cost_usd(self._model, reply.usage))
-            if isinstance(verdict, Verdict):
-                return await self._answer(current, verdict, spent)
-            log.info("answer_refused", action="refuse", fault=verdict, again=fault is None)
-            if fault is not None:
-                return await self._refuse(current, verdict, spent)
-            current = await self._ask_again(current, verdict, spent)
-        return False
+    async def _fill_or_put_off(self, claim: Claim) -> Claim | bool:
+        """One call; a defect in dealing with it costs this situation its turn, not the worker."""
+        try:
+            return await self._ask_and_store(claim)
+        except Retryable:
+            raise
+        except Exception as error:
+            log.exception("reply_failed", action="postpone")
+            await self._put_off(claim, _unexpected(error))
+            return False
 
-    async def _ask(self, claim: Claim, request: Request) -> Reply | None:
+    async def _ask_and_store(self, claim: Claim) -> Claim | bool:
+        """Whether the situation is settled, or the claim of a second and last call for it."""
+        reply = await self._ask(claim)
+        if reply is None:
+            return False
+        verdict = check(reply, claim.situation)
+        spent = Spent(reply.usage, cost_usd(self._model, reply.usage))
+        if isinstance(verdict, Verdict):
+            return await self._answer(claim, verdict, spent)
+        log.info("answer_refused", action="refuse", fault=verdict, again=claim.fault is None)
+        if claim.fault is not None:
+            return await self._refuse(claim, verdict, spent)
+        return await self._ask_again(claim, verdict, spent) or False
+
+    async def _ask(self, claim: Claim) -> Reply | None:
         """One attempt; None, with the situation put off, when it brought no answer."""
         started = time.perf_counter()
         try:
-            reply = await self._asker.ask(request)
+            fault = None if claim.fault is None else Fault(claim.fault)
+            reply = await self._asker.ask(request_for(claim.situation, fault))
         except CallFailed as failure:
-            self._breaker.failed(failure)
             await self._postpone(claim, failure)
+            return None
+        except Retryable:
+            self._breaker.abandoned()
+            raise
+        except Exception as error:
+            log.exception("call_failed", action="postpone")
+            await self._postpone(claim, _unexpected(error))
             return None
         except BaseException:
             self._breaker.abandoned()
@@ -242,10 +264,16 @@ class Classifier:
         )
 
     async def _postpone(self, claim: Claim, failure: CallFailed) -> None:
+        """No answer came."""
+        self._breaker.failed(failure)
+        CLAUDE_METRICS.calls.labels(failure.failure.value).inc()
+        await self._put_off(claim, failure)
+
+    async def _put_off(self, claim: Claim, failure: CallFailed) -> None:
+        """Leave the situation to the rules for a while, longer each time."""
         reason = failure.failure.value
         wait_s = wait_after(failure, claim.failures)
         log.warning("claude_failed", action="postpone", error=str(failure), wait_s=round(wait_s))
-        CLAUDE_METRICS.calls.labels(reason).inc()
         CLAUDE_METRICS.fallbacks.labels(reason).inc()
         await self._store(
             lambda c: verdict_queue.postpone(
@@ -266,6 +294,11 @@ class Classifier:
                     raise
                 log.warning("store_failed", action="retry", error=str(error))
             await backoff.wait()
+
+
+def _unexpected(error: Exception) -> CallFailed:
+    """A defect as a failure of the call. It may have been paid for: what is reserved stays."""
+    return CallFailed(Failure.UNEXPECTED, type(error).__name__, maybe_billed=True)
 
 
 def wait_after(failure: CallFailed, failures_before: int) -> float:

@@ -52,6 +52,7 @@ class Failure(StrEnum):
     UNREADABLE = "unreadable"  # success, but not a message
     DENIED = "denied"  # 401, 402, 403, 404: key, credit, rights, unknown model
     REJECTED = "rejected"  # other 4xx: they do not accept the request as it is
+    UNEXPECTED = "unexpected"  # a defect of ours: what came could not be dealt with
 
 
 class CallFailed(Exception):

@@ -20,6 +20,9 @@ MAX_OUTPUT_TOKENS: Final = 1024
 # Set aside in the budget for one call: system text, message and tool, and the longest answer.
 RESERVED_TOKENS: Final = 3_000
 
+# No model reads or writes as much at once; sums of what is below it fit the columns for long.
+_MOST_TOKENS: Final = 100_000_000
+
 _OVERLOADED: Final = 529
 _DENIED: Final = (401, 402, 403, 404)
 _RATE_LIMITED: Final = 429
@@ -105,21 +108,31 @@ class Claude:
 
 
 def _reply(message: Any) -> Reply:
-    """By type, not by position: a thinking block may come first."""
+    """By type, not by position: a thinking block may come first.
+
+    The SDK does not check shapes: a success may be no message, or one whose price nobody can tell.
+    """
     try:
         calls = tuple(
             ToolCall(block.name, block.input)
             for block in message.content
             if block.type == "tool_use"
         )
-        usage = message.usage
-        cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-        return Reply(
-            message.stop_reason, calls, Usage(usage.input_tokens + cached, usage.output_tokens)
-        )
-    except (AttributeError, TypeError) as error:
-        # A success that is no message: the SDK does not check shapes.
+        return Reply(message.stop_reason, calls, _usage(message.usage))
+    except (AttributeError, TypeError, ValueError) as error:
         raise _failed(Failure.UNREADABLE, type(error).__name__) from None
+
+
+def _usage(usage: Any) -> Usage:
+    cached = (usage.cache_creation_input_tokens, usage.cache_read_input_tokens)
+    cached_tokens = sum(_tokens(number) for number in cached if number is not None)
+    return Usage(_tokens(usage.input_tokens) + cached_tokens, _tokens(usage.output_tokens))
+
+
+def _tokens(number: Any) -> int:
+    if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
+        raise ValueError("not a number of tokens")
+    return number
 
 
 def _from_status(error: anthropic.APIStatusError) -> CallFailed:

@@ -31,7 +31,8 @@ class FakeClaude:
     """`with FakeClaude() as fake:` listens at `fake.base_url` in a thread of its own.
 
     `script`: acts for the coming requests, in order; afterwards, and by default, `otherwise`.
-    `rewrite` changes the input of the tool call, to say whatever a test wants said.
+    `rewrite` changes the input of the tool call, to say whatever a test wants said; `usage` is put
+    over the tokens that a message tells of.
     """
 
     def __init__(self, otherwise: Act = Act.NORMAL, *, port: int = 0) -> None:
@@ -39,6 +40,7 @@ class FakeClaude:
         self.otherwise = otherwise
         self.delay_s = 1.0
         self.rewrite: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
+        self.usage: dict[str, Any] = {}
         self.requests: list[Recorded] = []
         self.most_at_once = 0
         self.base_url = ""
@@ -141,6 +143,7 @@ class FakeClaude:
             )
         body = recorded.body
         message = message_for(body, act, self.rewrite)
+        message["usage"] |= self.usage
         return Response(200, json.dumps(message).encode(), cut=act is Act.RESET)
 
 

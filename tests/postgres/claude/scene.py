@@ -197,6 +197,7 @@ async def open_scene(database: str, fake: FakeClaude) -> AsyncIterator[Scene]:
     fake.script.clear()
     fake.requests.clear()
     fake.rewrite = lambda answer: answer
+    fake.usage = {}
     fake.most_at_once = 0
     settings = load_settings({"DATABASE_URL": database})
     pool = await open_pool(settings, purpose="test", size=8, prepare=evaluation.prepare_connection)
