@@ -119,7 +119,6 @@ class Classifier:
         if time.monotonic() - self._measured_at < MEASURE_EVERY_S:
             return
         self._measured_at = time.monotonic()
-        CLAUDE_METRICS.breaker_open.set(self._breaker.is_open)
         with suppress(Retryable):
             async with transaction(self._pool) as connection:
                 waiting = await verdict_queue.count_waiting(connection, self._model)

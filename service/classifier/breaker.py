@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.classifier.asking import CallFailed, Failure
+from service.classifier.metrics import CLAUDE_METRICS
 
 FAILURES_TO_OPEN: Final = 3
 FIRST_PAUSE_S: Final = 15.0
@@ -20,7 +21,10 @@ _AT_ONCE: Final = (Failure.RATE_LIMITED, Failure.DENIED)
 
 
 class Breaker:
-    """Counts outcomes of calls and says how many may be made now. One per process."""
+    """Counts outcomes of calls and says how many may be made now.
+
+    One per process: the gauge is its own and follows at once.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,6 +32,7 @@ class Breaker:
         self._pause_s = FIRST_PAUSE_S
         self._open_until: float | None = None
         self._probing = False
+        self._show()
 
     @property
     def is_open(self) -> bool:
@@ -56,6 +61,7 @@ class Breaker:
         self._pause_s = FIRST_PAUSE_S
         self._open_until = None
         self._probing = False
+        self._show()
 
     def failed(self, failure: CallFailed) -> None:
         """No answer arrived. A wish to wait is heeded, up to MAX_PAUSE_S."""
@@ -67,7 +73,11 @@ class Breaker:
             wished_s = failure.retry_after_s or 0.0
             self._open_until = self._clock() + min(MAX_PAUSE_S, max(self._pause_s, wished_s))
             self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2)
+            self._show()
 
     def abandoned(self) -> None:
         """A call was cancelled without an outcome."""
         self._probing = False
+
+    def _show(self) -> None:
+        CLAUDE_METRICS.breaker_open.set(self.is_open)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import REGISTRY
 
 from service.classifier.asking import CallFailed, Failure
 from service.classifier.breaker import FIRST_PAUSE_S, MAX_PAUSE_S, Breaker
@@ -86,6 +87,24 @@ def test_a_probe_that_was_cancelled_lets_another_go(breaker: Breaker, clock: Clo
     breaker.begin()
     breaker.abandoned()
     assert breaker.permits(8) == 1
+
+
+def test_the_gauge_follows_at_once(breaker: Breaker, clock: Clock) -> None:
+    def gauge() -> float | None:
+        return REGISTRY.get_sample_value("engagement_claude_breaker_open")
+
+    assert gauge() == 0
+    breaker.failed(failure(Failure.DENIED))
+    assert gauge() == 1
+    clock.now += FIRST_PAUSE_S
+    breaker.begin()
+    assert gauge() == 1  # until the probe succeeds
+    breaker.failed(failure(Failure.TIMEOUT))
+    assert gauge() == 1
+    clock.now += breaker.pause_s()
+    breaker.begin()
+    breaker.succeeded()
+    assert gauge() == 0
 
 
 def test_stragglers_do_not_lengthen_the_pause(breaker: Breaker) -> None:
