@@ -209,9 +209,9 @@ def placeholders_in(template: str) -> set[str]:
     return set(_PLACEHOLDER.findall(template))
 
 
-def without_placeholders(template: str) -> str:
-    """The words around the placeholders."""
-    return _PLACEHOLDER.sub("", template)
+def with_placeholders_as(word: str, template: str) -> str:
+    """The words around the placeholders, with the same word for each of these."""
+    return _PLACEHOLDER.sub(word, template)
 
 
 # ---------------------------------------------------------------------------------- rendering

@@ -15,7 +15,7 @@ from service.classifier.answer import MAX_LENGTH, TOOL_NAME, Answer
 from service.classifier.asking import Reply
 from service.classifier.situation import Age, Joined, Situation
 from service.levels import LADDER, Level
-from service.texts import Texts, is_clean, placeholders_in, without_placeholders
+from service.texts import Texts, is_clean, placeholders_in, with_placeholders_as
 
 
 class Fault(StrEnum):
@@ -118,12 +118,19 @@ def available_placeholders(situation: Situation) -> Collection[str]:
     return names
 
 
+# What a placeholder is read as here: with the words around it, it may come to a link or mark-up.
+_FILLED: Final = "name"
 _MARK_UP: Final = re.compile(
-    r"<\s*[a-z!/?]|&(?:#|[a-z]+;)|\*\*|__|`|\]\(|~~|^\s*(?:[#>*+•-]|\d+[.)])\s",
+    r"<\s*[a-z!/?]|&(?:#|[a-z]+;)|__|`|~~|[\[\]|]"
+    r"|\*\*|\*[^\s*][^*]*\*|(?<!\w)_[^\s_][^_]*_(?!\w)"  # emphasis
+    r"|^\s*(?:[#>*+•-]+|\d+[.)])\s",
     re.IGNORECASE | re.MULTILINE,
 )
+# There are too many names of domains and schemes to list them, so a full stop or a colon that runs
+# into the next word is refused. Single letters (e.g., a.m., U.S.) and decimals are no domains.
 _LINK: Final = re.compile(
-    r"://|\bwww\.|\bmailto:|\S@\S|\b[a-z0-9-]{2,}\.(?:[a-z]{2,3}|info|app|club)\b",
+    r"//|\bwww\.|\S@\S|[\w-][.\u3002][^\W\d_]{2}|\b[a-z][a-z0-9+.-]*:[\w+/?]"
+    r"|\b\d+(?:\.\d+){3}\b",
     re.IGNORECASE,
 )
 _MONTH: Final = (
@@ -179,12 +186,14 @@ def _answer_in(reply: Reply) -> Answer | Fault:
 
 def _fault_in(text: str, known: Collection[str]) -> Fault | None:
     names = placeholders_in(text)
-    around = without_placeholders(text)
+    around = with_placeholders_as("", text)
+    # Dots and signs of other alphabets count as what they stand for.
+    filled = unicodedata.normalize("NFKC", with_placeholders_as(_FILLED, text))
     return _first(
         (bool(names - set(known)) or "{" in around or "}" in around, Fault.PLACEHOLDER),
         ("org" not in names, Fault.NO_ORG),
-        (_MARK_UP.search(text) is not None, Fault.MARK_UP),
-        (_LINK.search(text) is not None, Fault.LINK),
+        (_MARK_UP.search(filled) is not None, Fault.MARK_UP),
+        (_LINK.search(filled) is not None, Fault.LINK),
         (_DATE.search(text) is not None, Fault.DATE),
         (any(_is_hidden(character) for character in text), Fault.CHARACTERS),
     )

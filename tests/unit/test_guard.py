@@ -10,14 +10,17 @@ from service.classifier.asking import Reply, ToolCall, Usage
 from service.classifier.guard import (
     Fault,
     Verdict,
+    _fault_in,
     allowed_levels,
     available_placeholders,
     check,
     levels_near,
 )
 from service.classifier.situation import Situation, situation_of
+from service.classifier.templates import all_texts
 from service.levels import Level
-from service.texts import TextValues, is_clean, render_admin, render_user
+from service.texts import PLACEHOLDERS as PLACEHOLDERS_OF_TEMPLATES
+from service.texts import Texts, TextValues, is_clean, render_admin, render_user
 from service.thresholds import DEFAULT_THRESHOLDS
 from tests.unit.test_templates import evaluation_of
 from tests.unit.test_texts import HURTFUL
@@ -108,6 +111,31 @@ def test_answers_of_the_wrong_form(bad: Reply, fault: Fault) -> None:
         ("With {org}: www.evil.example", Fault.LINK),
         ("With {org}: evil.com has more.", Fault.LINK),
         ("With {org}: mail me@evil.example", Fault.LINK),
+        ("With {org} see *hi* there.", Fault.MARK_UP),
+        ("With {org} see _hi_ there.", Fault.MARK_UP),
+        ("With _{org} and {last_attended}_ there.", Fault.MARK_UP),
+        ("With {org} see [x][1].", Fault.MARK_UP),
+        ("With {org} see [x].", Fault.MARK_UP),
+        ("With {org}\n| a | b |", Fault.MARK_UP),
+        ("## With {org}", Fault.MARK_UP),
+        ("With {org}: riverside.community has more.", Fault.LINK),
+        ("With {org}: chess.online/join now", Fault.LINK),
+        ("With {org}: t.co/abc", Fault.LINK),
+        ("With {org}: art.museum", Fault.LINK),
+        ("With {org}: engagement.software.", Fault.LINK),
+        ("With {org}: //evil.example/x", Fault.LINK),
+        ("With {org}: //evil/x", Fault.LINK),
+        ("With {org}: tel:+4912345", Fault.LINK),
+        ("With {org}: javascript:alert(1)", Fault.LINK),
+        ("With {org}: MAILTO:me", Fault.LINK),
+        ("With {org}: EVIL.Example", Fault.LINK),
+        ("With {org}: my-club2.xn--p1ai", Fault.LINK),
+        ("With {org}: клуб.рф", Fault.LINK),
+        ("With {org}: evil\uff0eexample", Fault.LINK),
+        ("With {org}: evil\u3002example", Fault.LINK),
+        ("With {org}.community.", Fault.LINK),  # as good as the name of the organisation
+        ("With evil.{org}", Fault.LINK),
+        ("With {org}: 203.0.113.7", Fault.LINK),
         ("With {org} since 2024.", Fault.DATE),
         ("With {org} on 4 March.", Fault.DATE),
         ("With {org} on March 4.", Fault.DATE),
@@ -131,6 +159,11 @@ def test_texts_that_may_not_be_shown(text: str, fault: Fault) -> None:
         "Come along with a friend; {org} may have 5 more events this season.",
         "Well done! {org} is glad: between 6 and 9 events, that is a lot (really).",
         "It's been a pleasure, and {org} would love 1 or 2 more visits e.g. in the spring.",
+        "You came on {last_attended} to {org}; what counts changes on {next_change}.",
+        "Doors of {org} open at 9 a.m. (U.S. time), i.e. early; 2.5 hours, about 1.5 a visit.",
+        "A visit ... and {org} smiles: 7:30 p.m. is best, or 50/50 and/or later...and so on.",
+        "One * is fine with {org}, 3 * 4 too; so is snake_case, and a well-known friend & you.",
+        "Dr. Who, Ph.D., of {org} says: see you. And again: it is good. \u201cSo it is.\u201d",
     ],
 )
 def test_ordinary_texts_pass(text: str) -> None:
@@ -196,6 +229,12 @@ def test_levels_follow_from_the_situation(
 
 
 # ------------------------------------------------------------------------------------- property
+
+
+@pytest.mark.parametrize("texts", all_texts())
+def test_the_rules_own_texts_are_free_of_mark_up_and_links(texts: Texts) -> None:
+    for text in texts:
+        assert _fault_in(text, PLACEHOLDERS_OF_TEMPLATES) not in (Fault.MARK_UP, Fault.LINK)
 
 
 SITUATIONS = st.builds(
