@@ -72,7 +72,8 @@ class KeepingJudge:
     """For whoever may not ask: Claude's judgement stays while the rules say the same.
 
     When anything has changed the key is dropped, so that the worker's next evaluation looks the
-    verdict up; what changed it marks the member due anyway.
+    verdict up. Whoever uses this marks the member due then, since what changed it may have been
+    evaluated before.
     """
 
     async def judge(

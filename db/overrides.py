@@ -122,7 +122,9 @@ class Overriding:
         result = decide(member, begun, evaluated, opinion, (), opened.at, forced_cause=cause)
         await self._evaluating.write(connection, [result], opened.at)
         standing = result.outcome.standing
-        if opened.member.standing.verdict_key != standing.verdict_key:
-            # The worker looks the verdict up again.
-            await due.mark_members(connection, [member.member_id], Cause.TIME)
+        is_cleared = stored is None and standing.verdict_key is None
+        if is_cleared or opened.member.standing.verdict_key != standing.verdict_key:
+            # The worker looks the verdict up: under an override Claude is asked nothing, and the
+            # marks of what arrived meanwhile are used up. What still moves is the verdict's doing.
+            await due.mark_members(connection, [member.member_id], Cause.CLASSIFIER)
         return standing.revision

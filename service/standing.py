@@ -267,7 +267,11 @@ def _cause(
         return Cause.THRESHOLDS
     if Cause.SIGNALS in causes or first:
         return Cause.SIGNALS
-    if Cause.CLASSIFIER in causes:
+    # Who was marked for a verdict and moved by the rules alone was moved by the clock.
+    if Cause.CLASSIFIER in causes and Source.CLAUDE in (
+        before.published.computed_source,
+        after.computed_source,
+    ):
         return Cause.CLASSIFIER
     return Cause.TIME
 
