@@ -5,6 +5,7 @@ Whatever a crash leaves reserved stays counted, since the call may have been pai
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -36,9 +37,16 @@ INSERT INTO claude_fallback AS f (day, reason, count)
 VALUES ((engagement_now() AT TIME ZONE 'UTC')::date, $1, 1)
 ON CONFLICT (day, reason) DO UPDATE SET count = f.count + 1"""
 
+COUNT_HITS: Final = """
+INSERT INTO claude_hit AS h (day, backend, hits)
+VALUES ((engagement_now() AT TIME ZONE 'UTC')::date, pg_backend_pid(), $1)
+ON CONFLICT (day, backend) DO UPDATE SET hits = h.hits + excluded.hits"""
+
 TOTALS: Final = """
 SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
-       coalesce(sum(cost_usd), 0), coalesce(sum(agreed), 0), coalesce(sum(differed), 0)
+       coalesce(sum(cost_usd), 0),
+       coalesce(sum(hits), 0) + (SELECT coalesce(sum(hits), 0) FROM claude_hit),
+       coalesce(sum(agreed), 0), coalesce(sum(differed), 0)
 FROM claude_usage"""
 
 FALLBACK_TOTALS: Final = "SELECT reason, sum(count) FROM claude_fallback GROUP BY reason"
@@ -77,13 +85,15 @@ class Spent(NamedTuple):
 class Totals(NamedTuple):
     """Everything spent since the beginning; the difference of two tells what a run used.
 
-    `agreed` and `differed` are verdicts with the rules' own level and with another one.
+    `hits` are look-ups that found a verdict; `agreed` and `differed` are verdicts with the rules'
+    own level and with another one.
     """
 
     calls: int
     input_tokens: int
     output_tokens: int
     cost_usd: Decimal
+    hits: int
     agreed: int
     differed: int
     fallbacks: dict[str, int]
@@ -99,10 +109,21 @@ class Totals(NamedTuple):
             "claude_input_tokens": self.input_tokens - earlier.input_tokens,
             "claude_output_tokens": self.output_tokens - earlier.output_tokens,
             "claude_cost_usd": float(self.cost_usd - earlier.cost_usd),
+            "claude_hits": self.hits - earlier.hits,
             "claude_agreed": self.agreed - earlier.agreed,
             "claude_differed": self.differed - earlier.differed,
-            "claude_fallbacks": {reason: count for reason, count in fallbacks.items() if count},
+            "claude_fallbacks": {reason: n for reason, n in sorted(fallbacks.items()) if n},
         }
+
+    def to_json(self) -> str:
+        """One line; `from_json` reads it back."""
+        return json.dumps(self._asdict() | {"cost_usd": str(self.cost_usd)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Totals:
+        """What `to_json` wrote."""
+        plain = json.loads(text)
+        return cls(**plain | {"cost_usd": Decimal(plain["cost_usd"])})
 
 
 async def lock_room(connection: Connection, limits: Limits, tokens: int) -> Room:
@@ -150,12 +171,18 @@ async def count_fallback(connection: Connection, reason: str) -> None:
     await connection.execute(COUNT_FALLBACK, reason)
 
 
+async def count_hits(connection: Connection, hits: int) -> None:
+    """Note look-ups that found a verdict, a page of them at once. Nobody waits for anybody."""
+    await connection.execute(COUNT_HITS, hits)
+
+
 async def totals(connection: Connection) -> Totals:
     """Everything spent since the beginning, with fallbacks by reason."""
     row = await connection.fetchrow(TOTALS)
     assert row is not None
-    calls, tokens_in, tokens_out, cost, agreed, differed = row
+    calls, tokens_in, tokens_out, cost_usd, *counts = row
     fallbacks = {reason: int(n) for reason, n in await connection.fetch(FALLBACK_TOTALS)}
+    hits, agreed, differed = map(int, counts)
     return Totals(
-        int(calls), int(tokens_in), int(tokens_out), cost, int(agreed), int(differed), fallbacks
+        int(calls), int(tokens_in), int(tokens_out), cost_usd, hits, agreed, differed, fallbacks
     )

@@ -50,6 +50,17 @@ DELETE FROM verdict WHERE key = ANY (ARRAY(
       AND NOT EXISTS (SELECT FROM engagement e WHERE e.verdict_key = v.key)
     LIMIT $1))"""
 
+# Of a past day nobody writes any more.
+FOLD_HITS: Final = """
+WITH gone AS (
+    DELETE FROM claude_hit WHERE day < (engagement_now() AT TIME ZONE 'UTC')::date - 1
+    RETURNING day, hits
+), kept AS (
+    INSERT INTO claude_usage AS u (day, hits) SELECT day, sum(hits) FROM gone GROUP BY day
+    ON CONFLICT (day) DO UPDATE SET hits = u.hits + excluded.hits
+)
+SELECT FROM gone"""
+
 DELETE_INCIDENTS: Final = """
 DELETE FROM incident WHERE incident_id = ANY (ARRAY(
     SELECT incident_id FROM incident WHERE created_at <= engagement_now() - interval '400 days'
@@ -71,6 +82,7 @@ _WHOLE: Final = {
     "batch_chunk": DELETE_CHUNKS,
     "batch_failure": DELETE_FAILURES,
     "batch_run": DELETE_RUNS,
+    "claude_hit": FOLD_HITS,
 }
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from db import verdicts
+from db.claude_usage import count_hits
 from db.evaluating import Opinion
 from db.evaluation import MemberCase
 from db.pool import Connection
@@ -48,10 +49,15 @@ class ClaudeJudge:
         found = await verdicts.look_up(
             connection, wanted, self._model, queue_limit=self._queue_limit
         )
-        return [
+        hits_before = self.lookups[Lookup.HIT]
+        opinions = [
             self._opinion(member, evaluation, question, found)
             for (member, evaluation), question in zip(cases, questions, strict=True)
         ]
+        hits = self.lookups[Lookup.HIT] - hits_before
+        if hits:
+            await count_hits(connection, hits)
+        return opinions
 
     def _opinion(
         self,

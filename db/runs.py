@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from db import offsets
+from db import claude_usage, offsets
+from db.claude_usage import Totals
 from db.pool import Connection
 
 JOB: Final = "compute-engagement-scores"
@@ -17,11 +18,12 @@ INSERT INTO batch_job (job, first_seen_at) VALUES ($1, engagement_now()) ON CONF
 SELECT_FIRST_SEEN: Final = "SELECT first_seen_at FROM batch_job WHERE job = $1"
 
 CLAIM_SLOT: Final = """
-INSERT INTO batch_run (job, slot, summary)
-SELECT $1, $2, jsonb_build_object('claude_calls_before',
-                                  (SELECT coalesce(sum(calls), 0) FROM claude_usage))
+INSERT INTO batch_run (job, slot) SELECT $1, $2
 WHERE NOT EXISTS (SELECT FROM batch_run WHERE job = $1 AND slot >= $2)
 ON CONFLICT DO NOTHING RETURNING slot"""
+
+KEEP_CLAUDE_BEFORE: Final = """
+UPDATE batch_run SET claude_before = $3::jsonb WHERE job = $1 AND slot = $2"""
 
 # Only the latest slot is worked off; whatever an older run had left is in it.
 SUPERSEDE: Final = """
@@ -52,8 +54,6 @@ UPDATE batch_run r SET
         'failed_organizations', (SELECT count(DISTINCT org_id)
                                  FROM batch_chunk, unnest(failed_org_ids) AS org_id
                                  WHERE job = $1 AND slot = $2),
-        'claude_calls', (SELECT coalesce(sum(calls), 0) FROM claude_usage)
-                        - coalesce((r.summary ->> 'claude_calls_before')::bigint, 0),
         'seconds', round(extract(epoch FROM clock_timestamp() - r.began_clock), 1))
 FROM (
     SELECT coalesce(sum(evaluated), 0) AS evaluated, coalesce(sum(changed), 0) AS changed,
@@ -65,11 +65,19 @@ FROM (
 WHERE r.job = $1 AND r.slot = $2 AND r.status = 'running'
   AND NOT EXISTS (SELECT FROM batch_page p
                   WHERE p.job = $1 AND p.slot = $2 AND p.done_at IS NULL)
-RETURNING r.summary::text"""
+RETURNING r.claude_before::text"""
+
+ADD_CLAUDE: Final = """
+UPDATE batch_run SET summary = summary || $3::jsonb WHERE job = $1 AND slot = $2
+RETURNING summary::text"""
 
 SELECT_RUNS: Final = """
 SELECT r.slot, r.status, r.started_at, r.finished_at, r.summary::text,
-       p.pages, p.surveyed, p.done, p.members, c.chunks, c.done, c.evaluated, c.changed
+       p.pages, p.surveyed, p.done, p.members, c.chunks, c.done, c.evaluated, c.changed,
+       r.claude_before::text,
+       (SELECT n.claude_before::text FROM batch_run n
+        WHERE n.job = r.job AND n.slot > r.slot AND n.claude_before IS NOT NULL
+        ORDER BY n.slot LIMIT 1)
 FROM batch_run r
 CROSS JOIN LATERAL (
     SELECT count(*) AS pages, count(surveyed_at) AS surveyed, count(done_at) AS done,
@@ -103,7 +111,11 @@ class Gauges(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """One run and how far it is; the counts of pages and chunks are those that are left."""
+    """One run and how far it is; the counts of pages and chunks are those that are left.
+
+    Claude's figures in `summary` go on until the next run begins, since answers come after the
+    run's last page.
+    """
 
     slot: datetime
     status: str
@@ -135,6 +147,8 @@ async def due_slot(
         await connection.execute(SEE_JOB, JOB)
         first_seen_at = await connection.fetchval(SELECT_FIRST_SEEN, JOB)
     if slot > first_seen_at and await connection.fetchval(CLAIM_SLOT, JOB, slot) is not None:
+        before = await claude_usage.totals(connection)
+        await connection.execute(KEEP_CLAUDE_BEFORE, JOB, slot, before.to_json())
         await connection.execute(SUPERSEDE, JOB, slot)
         await connection.execute(ADD_PAGES, JOB, slot)
     running: datetime | None = await connection.fetchval(SELECT_RUNNING, JOB)
@@ -142,16 +156,30 @@ async def due_slot(
 
 
 async def end(connection: Connection, slot: datetime) -> Mapping[str, Any] | None:
-    """End the run if no page is left; its summary for whoever ended it, else None."""
-    text = await connection.fetchval(END_RUN, JOB, slot)
-    summary: Mapping[str, Any] | None = None if text is None else json.loads(text)
+    """End the run if no page is left; its summary for whoever ended it, else None.
+
+    With what Claude did so far.
+    """
+    row = await connection.fetchrow(END_RUN, JOB, slot)
+    if row is None:
+        return None
+    figures = _claude_figures(row[0], await claude_usage.totals(connection))
+    text = await connection.fetchval(ADD_CLAUDE, JOB, slot, json.dumps(figures))
+    summary: Mapping[str, Any] = json.loads(text)
     return summary
 
 
 async def latest(connection: Connection, limit: int) -> list[RunStatus]:
     """The latest runs, newest first."""
     rows = await connection.fetch(SELECT_RUNS, JOB, limit)
-    return [RunStatus(*row)._replace(summary=json.loads(row[4])) for row in rows]
+    now = await claude_usage.totals(connection)
+    found = []
+    for *row, before, after in rows:
+        until = now if after is None else Totals.from_json(after)
+        run = RunStatus(*row)
+        summary = json.loads(row[4]) | _claude_figures(before, until)
+        found.append(run._replace(summary=summary))
+    return found
 
 
 async def gauges(connection: Connection) -> Gauges:
@@ -159,3 +187,8 @@ async def gauges(connection: Connection) -> Gauges:
     row = await connection.fetchrow(SELECT_GAUGES, JOB)
     assert row is not None
     return Gauges(*row)
+
+
+def _claude_figures(before: str | None, until: Totals) -> dict[str, Any]:
+    """None of a run that an older release began: nobody knows what was spent before it."""
+    return {} if before is None else until.since(Totals.from_json(before))

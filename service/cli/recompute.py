@@ -38,7 +38,12 @@ _encode = msgspec.json.Encoder().encode
 @click.option("--dry-run", is_flag=True, help="Say what would come of it; write nothing.")
 @click.option("--force", is_flag=True, help="Everybody in scope, not only who is due.")
 @click.option("--json", "as_json", is_flag=True, help="One line per known member in scope.")
-@click.option("--status", is_flag=True, help="Show the latest daily runs, and do nothing.")
+@click.option(
+    "--status",
+    is_flag=True,
+    help="Show the latest daily runs, and do nothing. Claude's figures of a run go on until the "
+    "next one begins: answers come later.",
+)
 def recompute(
     *,
     org: str | None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import click
 import msgspec
 
@@ -14,8 +17,11 @@ from service.settings import Settings
 
 RUNS = 10
 SUMMARY = (
-    "organizations", "members", "evaluated", "changed", "failed", "missed_by_clock",
-    "claude_calls", "seconds",
+    "organizations", "members", "evaluated", "changed", "failed", "missed_by_clock", "seconds",
+)  # fmt: skip
+CLAUDE = (
+    "claude_calls", "claude_input_tokens", "claude_output_tokens", "claude_cost_usd",
+    "claude_hits", "claude_agreed", "claude_differed", "claude_fallbacks",
 )  # fmt: skip
 
 
@@ -47,12 +53,23 @@ def _show(run: RunStatus) -> None:
             f"members {run.members}, evaluated {run.evaluated}, changed {run.changed}"
         )
     elif run.finished_at is not None and "members" in run.summary:
-        figures = ", ".join(
-            f"{name.replace('_', ' ')} {run.summary[name]}"
-            for name in SUMMARY
-            if name in run.summary
-        )
-        click.echo(f"  {figures}")
+        click.echo(_figures(run, SUMMARY))
+    if "claude_calls" in run.summary:
+        click.echo(_figures(run, CLAUDE))
+
+
+def _figures(run: RunStatus, names: Sequence[str]) -> str:
+    return "  " + ", ".join(
+        f"{name.replace('_', ' ')} {_plain(name, run.summary[name])}"
+        for name in names
+        if name in run.summary
+    )
+
+
+def _plain(name: str, figure: Any) -> str:
+    if isinstance(figure, Mapping):
+        return " ".join(f"{reason} {count}" for reason, count in figure.items()) or "0"
+    return f"{figure:.4f}" if name == "claude_cost_usd" else str(figure)
 
 
 def _sentence(failure: Failure) -> str:
