@@ -23,6 +23,11 @@ WHERE user_id = $4 AND org_id > $1 AND $2::text IS NOT NULL
 ORDER BY org_id LIMIT $3"""
 
 
+KNOWS_ORGANIZATION: Final = """
+SELECT EXISTS (SELECT FROM organization_fact WHERE org_id = $1)
+    OR EXISTS (SELECT FROM member WHERE org_id = $1)"""
+
+
 class Scope(NamedTuple):
     """Whom a command is about; None: no restriction."""
 
@@ -36,6 +41,12 @@ class KnownMember(NamedTuple):
     member_id: int
     org_id: str
     user_id: str
+
+
+async def knows_organization(connection: Connection, org_id: str) -> bool:
+    """Whether any record has ever named this organisation."""
+    known: bool = await connection.fetchval(KNOWS_ORGANIZATION, org_id)
+    return known
 
 
 async def read_page(

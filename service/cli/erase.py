@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from db import erasures, migrate, offsets
+from service.cli.ids import Id
 from service.cli.running import connected, with_settings
 from service.erasing import Erased
 from service.instants import wire_time
@@ -16,8 +17,8 @@ from service.settings import Settings
 
 
 @click.command()
-@click.argument("org", metavar="ORG")
-@click.argument("user", metavar="USER")
+@click.argument("org", metavar="ORG", type=Id())
+@click.argument("user", metavar="USER", type=Id())
 @click.option("--json", "as_json", is_flag=True, help="The receipt as JSON.")
 def erase(*, org: str, user: str, as_json: bool) -> None:
     """Forget USER in organisation ORG, and keep out what was recorded until now.

@@ -17,6 +17,7 @@ from db.explanations import ExplanationCache
 from db.pool import acquired, open_pool
 from db.recomputing import Line, Recomputing, Total
 from db.scope import Scope
+from service.cli.ids import Id
 from service.cli.judges import judge_for
 from service.cli.running import with_settings
 from service.cli.times import Instant
@@ -30,8 +31,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 @click.command()
-@click.option("--org", metavar="ID", help="Only this organisation.")
-@click.option("--member", metavar="ID", help="Only this user.")
+@click.option("--org", metavar="ID", type=Id(), help="Only this organisation.")
+@click.option("--member", metavar="ID", type=Id(), help="Only this user.")
 @click.option(
     "--as-of", type=Instant(), help="At this instant, by the rules alone; writes nothing."
 )
@@ -89,6 +90,7 @@ async def opened(settings: Settings) -> AsyncIterator[Recomputing]:
 async def _look_back(settings: Settings, within: Scope, as_of: datetime, *, as_json: bool) -> None:
     async with opened(settings) as recomputing:
         counts = await _print(recomputing.look_back(within, as_of), as_json=as_json)
+    _warn_of_nobody(within, counts)
     if not as_json:
         _summarise(
             f"at {wire_time(as_of)}, by the rules, without overrides; nothing written", counts
@@ -102,6 +104,7 @@ async def _now(
         total = None if dry_run else await recomputing.evaluate(within, force=force)
         counts = await _print(recomputing.foresee(within), as_json=as_json)
         now = await recomputing.now()
+    _warn_of_nobody(within, counts)
     if as_json:
         return
     if total is None:
@@ -119,6 +122,15 @@ async def _print(pages: AsyncIterator[list[Line]], *, as_json: bool) -> Counter[
                 body = line._asdict() | {"signals": line.signals._asdict()}
                 click.echo(_encode(body).decode())
     return counts
+
+
+def _warn_of_nobody(within: Scope, counts: Counter[Level | None]) -> None:
+    """Nothing to do and nobody there look the same; an id may be mistyped."""
+    if counts or within == Scope():
+        return
+    who = "nobody" if within.user_id is None else f"no member {within.user_id}"
+    where = "any organisation" if within.org_id is None else f"organisation {within.org_id}"
+    click.echo(f"warning: {who} is known in {where}", err=True)
 
 
 def _summarise(title: str, counts: Counter[Level | None]) -> None:

@@ -9,12 +9,14 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from db import evaluation, migrate
+from db import evaluation, migrate, scope
 from db import thresholds as versions
+from db.pool import Connection
 from db.preview import Previewing
 from db.thresholds import Version
 from service.api.values import ThresholdsPreview
 from service.classifier.choice import uses_claude
+from service.cli.ids import Id
 from service.cli.output import instant, print_table, shown
 from service.cli.running import connected, with_settings
 from service.cli.times import Instant
@@ -44,7 +46,7 @@ def _numbers(command: F) -> F:
 
 
 @thresholds.command("show")
-@click.argument("org", metavar="ORG")
+@click.argument("org", metavar="ORG", type=Id())
 @click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, newest first.")
 def show(org: str, limit: int, *, as_json: bool) -> None:
@@ -53,6 +55,7 @@ def show(org: str, limit: int, *, as_json: bool) -> None:
     async def work(settings: Settings) -> None:
         async with connected(settings, "thresholds") as connection:
             await migrate.require_current(connection)
+            await _warn_if_unknown(connection, org)
             found = await versions.versions(connection, org, limit)
         if as_json:
             for version in found:
@@ -71,10 +74,12 @@ def show(org: str, limit: int, *, as_json: bool) -> None:
 
 
 @thresholds.command("set")
-@click.argument("org", metavar="ORG")
+@click.argument("org", metavar="ORG", type=Id())
 @_numbers
 @click.option("--note", default="", help="Why; kept with the version.")
-@click.option("--author", default=SYSTEM, show_default=True, help="User id of whoever decided.")
+@click.option(
+    "--author", type=Id(), default=SYSTEM, show_default=True, help="User id of whoever decided."
+)
 @click.option("--base-version", type=int, help="Refuse if another version is in force.")
 @click.option(
     "--again", is_flag=True, help="Also with the same numbers: publishes all levels anew."
@@ -93,6 +98,7 @@ def set_(
     async def work(settings: Settings) -> Thresholds:
         async with connected(settings, "thresholds") as connection:
             await migrate.require_current(connection)
+            await _warn_if_unknown(connection, org)
             async with connection.transaction():
                 current = await versions.in_force(connection, org)
                 return await versions.save(
@@ -105,7 +111,7 @@ def set_(
 
 
 @thresholds.command("preview")
-@click.argument("org", metavar="ORG")
+@click.argument("org", metavar="ORG", type=Id())
 @_numbers
 @click.option("--as-of", type=Instant(), help="At this instant, without overrides.")
 @click.option("--json", "as_json", is_flag=True)
@@ -119,6 +125,7 @@ def preview(org: str, *, as_of: datetime | None, as_json: bool, **numbers: int |
         )
         async with connected(settings, "thresholds") as connection:
             await migrate.require_current(connection)
+            await _warn_if_unknown(connection, org)
             await evaluation.prepare_connection(connection)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 current = await versions.in_force(connection, org)
@@ -129,6 +136,12 @@ def preview(org: str, *, as_of: datetime | None, as_json: bool, **numbers: int |
         click.echo(msgspec.json.encode(_plain_preview(found)).decode())
     else:
         _print(found)
+
+
+async def _warn_if_unknown(connection: Connection, org: str) -> None:
+    """A mistyped id is no error, since numbers may be set before the first record comes."""
+    if not await scope.knows_organization(connection, org):
+        click.echo(f"warning: no record has ever named organisation {org}", err=True)
 
 
 def _changed(current: Thresholds, numbers: dict[str, int | None]) -> Thresholds:

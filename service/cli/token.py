@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -13,28 +12,26 @@ import click
 from service.api.sessions import LINK_LIFETIME_S, hash_of, new_secret
 from service.api.tokens import development_token, is_development
 from service.cli.api import opened_store
+from service.cli.ids import Id
 from service.errors import SettingsError
-from service.events import ID_PATTERN
 from service.settings import Settings, load_settings
 
 PATIENCE_S: Final = 10.0
 
-_ID: Final = re.compile(ID_PATTERN, re.ASCII)
-
 
 @click.command()
-@click.argument("user", metavar="USER")
+@click.argument("user", metavar="USER", type=Id())
 @click.option("--hours", default=8.0, show_default=True, type=click.FloatRange(0, 24 * 30))
-@click.option("--link", "org", metavar="ORG", help="A one-time sign-in link to ORG's admin pages.")
+@click.option(
+    "--link", "org", metavar="ORG", type=Id(),
+    help="A one-time sign-in link to ORG's admin pages.",
+)  # fmt: skip
 def token(*, user: str, hours: float, org: str | None) -> None:
     """Print a bearer token for USER, signed with ENGAGEMENT_JWT_DEV_SECRET.
 
     It says who somebody is; what they may do follows from their memberships.
     """
     settings = load_settings()
-    for value in (user, org):
-        if value is not None and _ID.fullmatch(value) is None:
-            raise click.UsageError("an id is made of letters, digits and . _ @ | -")
     if org is not None:
         click.echo(asyncio.run(sign_in_link(settings, org, user)))
     else:
