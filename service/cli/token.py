@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -17,11 +18,13 @@ from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
 PATIENCE_S: Final = 10.0
+# A token of no time at all would be over before anybody could use it.
+HOURS: Final = (0.01, 24 * 30)
 
 
 @click.command()
 @click.argument("user", metavar="USER", type=Id())
-@click.option("--hours", default=8.0, show_default=True, type=click.FloatRange(0, 24 * 30))
+@click.option("--hours", default=8.0, show_default=True, type=click.FloatRange(*HOURS))
 @click.option(
     "--link", "org", metavar="ORG", type=Id(),
     help="A one-time sign-in link to ORG's admin pages.",
@@ -31,6 +34,8 @@ def token(*, user: str, hours: float, org: str | None) -> None:
 
     It says who somebody is; what they may do follows from their memberships.
     """
+    if math.isnan(hours):
+        raise click.BadParameter("not a number", param_hint="--hours")
     settings = load_settings()
     if org is not None:
         click.echo(asyncio.run(sign_in_link(settings, org, user)))
