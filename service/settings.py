@@ -25,8 +25,11 @@ from pydantic import (
 )
 
 from service.errors import SettingsError
+from service.schedule import check_cron
 
 PREFIX: Final = "ENGAGEMENT_"
+# How alike a name must be to be offered instead of an unknown one: a letter or two may differ.
+CLOSE: Final = 0.8
 
 MAX_PORT: Final = 65_535
 Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
@@ -163,7 +166,7 @@ class Settings(BaseModel):
     )
 
     # Time.
-    recompute_cron: str = Field(
+    recompute_cron: Annotated[str, AfterValidator(check_cron)] = Field(
         "0 4 * * *",
         validation_alias=_ours("RECOMPUTE_CRON"),
         description="When the daily recompute runs, UTC",
@@ -343,8 +346,21 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    _refuse_shared_topics(settings)
     _refuse_elsewhere(settings, environment)
     return settings
+
+
+def _refuse_shared_topics(settings: Settings) -> None:
+    """Each topic has a meaning of its own; a worker that reads what it writes feeds itself."""
+    settings_of: dict[str, list[str]] = {}
+    for name, field in environment_names().items():
+        topic = getattr(settings, field)
+        if field.startswith("topic_") and isinstance(topic, str):
+            settings_of.setdefault(topic, []).append(name)
+    shared = [" and ".join(names) for names in settings_of.values() if len(names) > 1]
+    if shared:
+        raise SettingsError("; ".join(f"{names}: name the same topic" for names in shared))
 
 
 def _refuse_elsewhere(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -356,8 +372,10 @@ def _refuse_elsewhere(settings: Settings, environment: Mapping[str, str]) -> Non
 
 
 def _with_likely(unknown: str, names: Collection[str]) -> str:
-    likely = get_close_matches(unknown, names, n=1)
-    return f"{unknown} (do you mean {likely[0]}?)" if likely else unknown
+    # Without the prefix, which all have in common: it would make any two names look alike.
+    known = {name.removeprefix(PREFIX): name for name in names}
+    likely = get_close_matches(unknown.removeprefix(PREFIX), known, n=1, cutoff=CLOSE)
+    return f"{unknown} (do you mean {known[likely[0]]}?)" if likely else unknown
 
 
 def _explain(error: ValidationError) -> str:

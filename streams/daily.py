@@ -18,7 +18,7 @@ from service.classifier.keys import key_tag
 from service.classifier.templates import MODEL_VERSION
 from service.errors import Retryable
 from service.metrics import METRICS
-from service.schedule import check_cron, latest_slot
+from service.schedule import latest_slot
 from service.settings import Settings
 from streams.backoff import Backoff
 
@@ -30,12 +30,11 @@ IDLE_POLL_S: Final = 2.0
 
 
 def daily_of(settings: Settings, pool: Pool, evaluating: Evaluating, owner: UUID) -> Daily:
-    """The daily recompute as configured. Raises SettingsError for a wrong cron line."""
-    cron = check_cron(settings.recompute_cron)
+    """The daily recompute as configured."""
     return Daily(
         pool,
         evaluating,
-        slot_of=lambda now: latest_slot(cron, now),
+        slot_of=lambda now: latest_slot(settings.recompute_cron, now),
         owner=owner,
         implicit_membership=settings.implicit_membership,
         judging=Judging(MODEL_VERSION, key_tag(settings.model) if uses_claude(settings) else None),

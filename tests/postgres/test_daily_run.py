@@ -17,8 +17,7 @@ from db import run_pages, runs, survey
 from db.pool import acquired
 from db.survey import SURVEY_MANY_WINDOWS, SURVEY_ONE_WINDOW, Judging
 from service.classifier.templates import MODEL_VERSION
-from service.errors import SettingsError
-from service.schedule import check_cron, latest_slot
+from service.schedule import latest_slot
 from tests.command import ROOT
 from tests.oracle import check_history
 from tests.simulation import Simulation, simulation
@@ -87,11 +86,6 @@ async def quiet(world: Simulation) -> None:
 def test_the_latest_slot(now: str, slot: str) -> None:
     found = latest_slot("0 4 * * *", datetime.fromisoformat(now))
     assert found == datetime.fromisoformat(slot)
-
-
-def test_a_wrong_cron_line_is_a_wrong_setting() -> None:
-    with pytest.raises(SettingsError, match="ENGAGEMENT_RECOMPUTE_CRON"):
-        check_cron("whenever")
 
 
 async def test_first_start_runs_none_then_one_per_slot_whoever_tries(database: str) -> None:
