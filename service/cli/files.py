@@ -54,8 +54,6 @@ def opened(path: str) -> Iterator[Opened]:
         else:
             with Path(path).open("rb") as raw:
                 yield Opened(raw, path, Path(path).stat().st_size)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: not UTF-8 ({error.reason})") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInput(f"{path}: the gzip data is damaged: {error}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -73,6 +71,10 @@ class Table:
             self.columns = [name.strip() for name in next(self._rows, [])]
         except csv.Error as error:
             raise InvalidInput(f"{file.name}: row 1: {error}") from None
+        # A file in another encoding, or of no text at all, is refused as a whole. Much of UTF-16 is
+        # UTF-8 as well, but has a NUL beside every letter.
+        if not _is_utf_8(self.columns) or "\0" in "".join(self.columns):
+            raise InvalidInput(f"{file.name}: row 1: not UTF-8 text")
         if not any(self.columns):
             raise InvalidInput(f"{file.name}: the first row must name the columns")
 
@@ -90,16 +92,31 @@ class Table:
                 continue
             if not cells:
                 continue
-            problem = None
-            if len(cells) != len(self.columns):
-                problem = f"{len(cells)} cells for {len(self.columns)} columns"
+            problem = self._problem(cells)
             yield Row(number, dict(zip(self.columns, cells, strict=False)), problem)
+
+    def _problem(self, cells: list[str]) -> str | None:
+        if not _is_utf_8(cells):
+            return "not UTF-8"
+        if len(cells) != len(self.columns):
+            return f"{len(cells)} cells for {len(self.columns)} columns"
+        return None
+
+
+def _is_utf_8(cells: list[str]) -> bool:
+    """Whether what was `_decoded` into these cells was UTF-8."""
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(binary: IO[bytes]) -> Iterator[str]:
     for number, line in enumerate(binary):
-        # Spreadsheets put a mark before the first.
-        yield line.decode("utf-8" if number else "utf-8-sig")
+        # Spreadsheets put a mark before the first. What is not UTF-8 harms its own row alone: it
+        # becomes what no UTF-8 can be.
+        yield line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
 
 
 def lines(file: Opened) -> Iterator[tuple[int, bytes]]:

@@ -82,6 +82,23 @@ def test_import_from_standard_input_sends_what_is_right(settings: dict[str, str]
     assert {one["name"] for one in values} == {"The Club", "Größer, schöner"}
 
 
+def test_a_row_that_is_not_utf_8_keeps_no_other_from_being_sent(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    row = "{},The {} Café,active,2026-01-01T00:00:00Z\n"
+    path = tmp_path / "organizations.csv"
+    path.write_bytes(
+        b"org_id,name,status,recorded_at\n"
+        + row.format("old", "Old").encode()
+        + row.format("latin", "Latin").encode("latin-1")
+        + row.format("new", "New").encode()
+    )
+    found = engagement("import", "organization", str(path), settings=settings)
+    assert (found.returncode, found.stdout) == (1, "2 records sent, 1 rows refused\n")
+    assert f"{path}: row 3: schema: not UTF-8" in found.stderr.splitlines()
+    assert {one["key"] for one in tailed(settings, "organization")} == {"old", "new"}
+
+
 def test_import_without_its_topic(kafka_broker: KafkaBroker, topic_prefix: str) -> None:
     settings = settings_for(bootstrap=kafka_broker.bootstrap, prefix=topic_prefix)
     found = engagement("import", "attendance", DAVIS, settings=settings)

@@ -203,7 +203,9 @@ def test_many_wrong_rows_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
         (b"org_id;user_id\n", "unknown org_id;user_id"),
         (b"\x1f\x8b\x08\x00damaged", "the gzip data is damaged"),
         (gzip.compress(DAVIS.read_bytes())[:-40], "the gzip data is damaged"),
-        (table(GOOD[InputKind.ATTENDANCE]).encode() + b"\xff\xfe", "not UTF-8"),
+        (table(GOOD[InputKind.ATTENDANCE]).encode("utf-16"), "row 1: not UTF-8 text"),
+        (table(GOOD[InputKind.ATTENDANCE]).encode("utf-16-le"), "row 1: not UTF-8 text"),
+        (b"\x7fELF\x02\x01\x01\x00\x00\xff\n" * 1000, "row 1: not UTF-8 text"),
         (b'"never closed\n', "row 1:"),
     ],
 )
@@ -213,7 +215,38 @@ def test_files_that_cannot_be_read(
     assert main.run(["import", "attendance", write(tmp_path, content), "--dry-run"]) == 1
     captured = capsys.readouterr()
     assert said in captured.err
-    assert "Traceback" not in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_what_is_not_utf_8_is_a_wrong_row_like_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = GOOD[InputKind.MEMBERSHIP] | {"display_name": "Zoë"}
+    rows = table(good, good, good | {"display_name": "two\nlines"}, good).encode().splitlines(True)
+    rows[1] = rows[1].decode().encode("latin-1")
+    rows[4] = rows[4].replace(b"lines", b"l\xffnes")
+    path = write(tmp_path, b"".join(rows))
+    for command, done in (
+        (["import", "membership", path, "--dry-run"], "2 records would be sent, 2 rows refused"),
+        (["validate", path], "4 records, 2 wrong: 2 schema"),
+    ):
+        assert main.run(command) == 1
+        captured = capsys.readouterr()
+        assert captured.out == f"{done}\n"
+        assert captured.err.splitlines()[:2] == [
+            f"{path}: row 2: schema: not UTF-8", f"{path}: row 4: schema: not UTF-8",
+        ]  # fmt: skip
+
+
+def test_of_a_file_full_of_other_bytes_a_few_rows_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = table(GOOD[InputKind.MEMBERSHIP]).encode() + b"\x80\xff\n" * 5_000
+    for command, most in ((["import", "membership", "--dry-run"], 22), (["validate"], 101)):
+        assert main.run([*command, write(tmp_path, text)]) == 1
+        captured = capsys.readouterr()
+        assert len(captured.err.splitlines()) == most
+        assert "5000" in captured.out
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
