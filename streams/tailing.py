@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -51,10 +51,8 @@ class Reader:
 
     async def page(self) -> list[Record]:
         """What has come, in order per partition; empty after a short wait. Raises Retryable."""
-        try:
+        with _translated():
             batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-        except KafkaError as error:
-            raise away(error) from error
         return [
             Record(
                 one.topic,
@@ -93,15 +91,15 @@ class Reader:
                 raise Retryable(f"broker: no record for {SILENCE_S:.0f} s, but more should come")
 
     async def _ends(self) -> dict[tuple[str, int], int]:
-        try:
+        with _translated():
             ends = await self._consumer.end_offsets(self._partitions)
-        except KafkaError as error:
-            raise away(error) from error
         return {(tp.topic, tp.partition): end for tp, end in ends.items()}
 
     async def _left(self, ends: dict[tuple[str, int], int]) -> bool:
         for tp in self._partitions:
-            if await self._consumer.position(tp) < ends[tp.topic, tp.partition]:
+            with _translated():
+                position = await self._consumer.position(tp)
+            if position < ends[tp.topic, tp.partition]:
                 return True
         return False
 
@@ -116,13 +114,14 @@ async def reading(
     """
     async with _consumer(settings) as consumer:
         partitions = await _partitions(settings, topics)
-        consumer.assign(partitions)
-        if from_beginning:
-            await consumer.seek_to_beginning(*partitions)
-        else:
-            await consumer.seek_to_end(*partitions)
-        # Seeking is lazy; "from now on" has to mean now.
-        await asyncio.gather(*(consumer.position(tp) for tp in partitions))
+        with _translated():
+            consumer.assign(partitions)
+            if from_beginning:
+                await consumer.seek_to_beginning(*partitions)
+            else:
+                await consumer.seek_to_end(*partitions)
+            # Seeking is lazy; "from now on" has to mean now.
+            await asyncio.gather(*(consumer.position(tp) for tp in partitions))
         yield Reader(consumer, partitions)
 
 
@@ -133,8 +132,9 @@ async def extents(settings: Settings, topics: Collection[str]) -> dict[tuple[str
         partitions = [TopicPartition(name, number) for name in found for number in found[name]]
         if not partitions:
             return {}
-        first = await consumer.beginning_offsets(partitions)
-        end = await consumer.end_offsets(partitions)
+        with _translated():
+            first = await consumer.beginning_offsets(partitions)
+            end = await consumer.end_offsets(partitions)
     return {(tp.topic, tp.partition): Extent(first[tp], end[tp]) for tp in partitions}
 
 
@@ -142,13 +142,14 @@ async def has_records(settings: Settings, topic: str, partition: int, offset: in
     """Whether the partition has a record from this offset on, not only marks of transactions."""
     async with _consumer(settings) as consumer:
         tp = TopicPartition(topic, partition)
-        consumer.assign([tp])
-        consumer.seek(tp, offset)
-        end = (await consumer.end_offsets([tp]))[tp]
-        deadline = time.monotonic() + SILENCE_S
-        while await consumer.position(tp) < end and time.monotonic() < deadline:
-            if await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=1):
-                return True
+        with _translated():
+            consumer.assign([tp])
+            consumer.seek(tp, offset)
+            end = (await consumer.end_offsets([tp]))[tp]
+            deadline = time.monotonic() + SILENCE_S
+            while await consumer.position(tp) < end and time.monotonic() < deadline:
+                if await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=1):
+                    return True
     return False
 
 
@@ -163,13 +164,21 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         max_partition_fetch_bytes=1024 * 1024,
     )
     try:
-        await consumer.start()
+        with _translated():
+            await consumer.start()
         guard(consumer, wraps=True)
         yield consumer
-    except (KafkaError, OSError) as error:
-        raise away(error) from error
     finally:
         await consumer.stop()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Around what asks the brokers alone: an error of whoever uses what they say is not theirs."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise away(error) from error
 
 
 async def _partitions(settings: Settings, topics: Collection[str]) -> list[TopicPartition]:

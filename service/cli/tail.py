@@ -96,7 +96,9 @@ def plain_line(record: Record) -> str:
         f"{instant(record.timestamp)} {record.partition}/{record.offset} {shown_bytes(record.key)}"
     )
     if record.value is None:
-        return f"{start}  tombstone"
+        # A dead letter of null is no tombstone, but a record in which something was missing.
+        error = _error(record)
+        return f"{start}  null{error}" if error else f"{start}  tombstone"
     body = _body(record.value)
     if body is None:
         return f"{start}  {_cut(shown_bytes(record.value))}{_error(record)}"

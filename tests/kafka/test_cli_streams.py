@@ -143,6 +143,28 @@ def test_tail_counts_and_refuses(settings: dict[str, str]) -> None:
     assert "no topic of ours is called __consumer_offsets" in found.stderr
 
 
+def test_tail_ends_quietly_with_whoever_read_it(settings: dict[str, str]) -> None:
+    done("import", "attendance", DAVIS, settings=settings)
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", "attendance", "--from-beginning"],
+        env=process_environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tail.stderr is not None
+    assert tail.stdout is not None
+    try:
+        assert " status=attended " in tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait(20) == 1
+        assert tail.stderr.read() == ""
+    finally:
+        tail.kill()
+        tail.wait(20)
+        tail.stderr.close()
+
+
 async def test_transactions_are_seen_when_they_are_over(
     settings: dict[str, str], topic_prefix: str
 ) -> None:

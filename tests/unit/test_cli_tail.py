@@ -74,6 +74,16 @@ def test_a_dead_letter_shows_its_code() -> None:
     assert line.endswith("{  [not_json: the value is not UTF-8 JSON]")
 
 
+def test_a_dead_letter_of_null_is_no_tombstone() -> None:
+    headers = (
+        ("__streams.errors.exception", b"null_value"),
+        ("__streams.errors.message", b"the value is null"),
+    )
+    line = plain_line(record(None, *headers))
+    assert line.endswith("club:ada  null  [null_value: the value is null]")
+    assert json.loads(json_line(record(None, *headers)))["headers"]["__streams.errors.exception"]
+
+
 def test_nothing_from_a_topic_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = HOSTILE.encode()
     found = record(
