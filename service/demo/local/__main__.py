@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from service.demo.local.keeper import LocalServerError
-from service.demo.local.ports import free_port, is_free
+from service.demo.local.ports import free_port, take
 from service.demo.local.servers import servers
 
 KAFKA_PORT: Final = 9092
@@ -47,8 +47,11 @@ def main(kafka_port: int | None, postgres_port: int | None) -> None:
 
 
 def usual_or_free(port: int) -> int:
-    """The port, or a free one when somebody has it: many machines run a PostgreSQL already."""
-    if is_free(port):
+    """The port, or a free one when somebody has it: many machines run a PostgreSQL already.
+
+    Also when somebody is about to have it: another start, whose servers do not listen yet.
+    """
+    if take(port):
         return port
     click.echo(f"port {port} is taken, so it will be another", err=True)
     return free_port()

@@ -30,11 +30,18 @@ def free_port(host: str = "127.0.0.1") -> int:
     source = random.SystemRandom()
     for _ in range(ATTEMPTS):
         port = source.randint(FIRST_PORT, LAST_PORT)
-        if port not in _given and is_free(port, host) and _reserve(port):
-            _given.add(port)
+        if take(port, host):
             return port
     message = f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}"
     raise OSError(message)
+
+
+def take(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether the port was to be had: nobody listens on it, and from now on it is given away."""
+    if port in _given or not is_free(port, host) or not _reserve(port):
+        return False
+    _given.add(port)
+    return True
 
 
 def _reserve(port: int) -> bool:
