@@ -6,6 +6,8 @@ are one line that says what to do; a traceback means a defect.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +21,9 @@ DONE: Final = 0
 FAILED: Final = 1
 WRONG_USE: Final = 2
 INTERRUPTED: Final = 130
+
+# Nothing can be written where the output goes: the device is full, the terminal is gone.
+NO_OUTPUT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Entry(NamedTuple):
@@ -110,6 +115,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except EngagementError as error:
         return _say(explanation(error), exit_code_of(error))
+    except OSError as error:
+        if error.errno not in NO_OUTPUT:
+            raise
+        _let_go_of_output()
+        return _say(f"could not write: {error.strerror}", FAILED)
     return result if isinstance(result, int) else DONE
 
 
@@ -126,6 +136,13 @@ def explanation(error: EngagementError) -> str:
     if isinstance(error, NotReady | Refused) or not isinstance(error, Retryable):
         return text
     return f"{text}: is it running, and is its address right? See `engagement doctor`"
+
+
+def _let_go_of_output() -> None:
+    """What could not be written would be tried again at the end, and fail with a traceback."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _say(text: str, code: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -16,7 +19,7 @@ from service.errors import (
     Retryable,
     SettingsError,
 )
-from tests.command import ROOT
+from tests.command import COMMAND, ROOT, process_environment, settings_for
 
 HEAVY = ("faust", "aiokafka", "asyncpg", "fastapi", "anthropic", "pydantic", "structlog", "rich")
 
@@ -107,6 +110,37 @@ def test_ctrl_c_is_exit_code_130(
     monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: interrupted)
     assert main.run(["tail"]) == 130
     assert capsys.readouterr().err.strip() == "engagement: interrupted"
+
+
+@pytest.mark.parametrize("command", [["config"], ["config", "--markdown"], ["--help"]])
+def test_where_nothing_can_be_written_is_said_in_one_line(
+    command: list[str], tmp_path: Path
+) -> None:
+    with (tmp_path / "output").open("w") as output:
+        done = subprocess.run(
+            [*COMMAND, *command],
+            env=process_environment(settings_for()),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            # As on a device that is full, which is not to be had everywhere.
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        )
+    assert done.returncode == 1
+    assert done.stderr == "engagement: could not write: File too large\n"
+
+
+def test_other_failures_of_the_system_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @click.command()
+    def failing() -> None:
+        raise PermissionError(errno.EPERM, "a defect")
+
+    monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: failing)
+    with pytest.raises(PermissionError):
+        main.run(["worker"])
 
 
 @pytest.mark.parametrize("command", [["worker"], ["migrate"], ["topics", "apply"], ["doctor"]])
