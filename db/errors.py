@@ -15,6 +15,10 @@ class DataRefused(EngagementError):
     """The database refuses these values (SQLSTATE class 22 or 23); other values may pass."""
 
 
+class LacksRights(EngagementError):
+    """The login may not do this; the message says which one may. Trying again helps nobody."""
+
+
 # By class or full SQLSTATE; nothing was changed, or the caller finds out what was.
 _RETRY_CLASSES: Final = ("08", "40", "53", "57", "58")
 _RETRY_STATES: Final = frozenset(
@@ -32,11 +36,24 @@ _NO_DATABASE: Final = "3D000"
 _MISSING_STATES: Final = frozenset({"3F000", "42P01", "42703", "42883"})
 
 
+LOGINS: Final = (
+    "workers and commands need a login of the role engagement_worker, the API one of "
+    "engagement_api, `engagement migrate` the owner of the schema"
+)
+
+
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver's and the server's errors into ours; anything else passes unchanged."""
+def translated(*, needs: str = LOGINS) -> Iterator[None]:
+    """Turn the driver's and the server's errors into ours; anything else passes unchanged.
+
+    `needs` is said where the login lacks a right.
+    """
     try:
         yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        # A hint names the very statement that helps.
+        advice = "" if getattr(error, "hint", None) else f": {needs}, see docs/deploy.md"
+        raise LacksRights(f"database: {error}{advice}") from error
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
     except asyncpg.ClientConfigurationError as error:

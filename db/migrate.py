@@ -19,6 +19,8 @@ from service.settings import Settings
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_KEY: Final = 0x656E676167  # "engag"
 
+OWNER: Final = "`engagement migrate` needs the login that owns the schema"
+
 CREATE_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version    text PRIMARY KEY,
@@ -52,8 +54,11 @@ def migrations() -> list[Migration]:
 
 
 async def migrate_with(settings: Settings) -> list[str]:
-    """`migrate` the database of the settings. Raises MigrationDrift, NotReady, Retryable."""
-    with translated():
+    """`migrate` the database of the settings.
+
+    Raises MigrationDrift, LacksRights, NotReady, Retryable.
+    """
+    with translated(needs=OWNER):
         return await migrate(settings.database_url.get_secret_value(), **tls_arguments(settings))
 
 

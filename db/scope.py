@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
+from db.errors import LOGINS
 from db.pool import Connection, Pool, acquired
+from service.errors import NotReady
 
 SELECT_ALL: Final = """
 SELECT member_id, org_id, user_id FROM member
@@ -27,6 +29,11 @@ KNOWS_ORGANIZATION: Final = """
 SELECT EXISTS (SELECT FROM organization_fact WHERE org_id = $1)
     OR EXISTS (SELECT FROM member WHERE org_id = $1)"""
 
+# A role may be granted without being in force; a table may not be there yet.
+SEES_EVERYBODY: Final = """
+SELECT coalesce(NOT row_security_active(to_regclass('public.member')), true)
+    OR coalesce(pg_has_role(to_regrole('engagement_worker'), 'USAGE'), false)"""
+
 
 class Scope(NamedTuple):
     """Whom a command is about; None: no restriction."""
@@ -41,6 +48,18 @@ class KnownMember(NamedTuple):
     member_id: int
     org_id: str
     user_id: str
+
+
+async def require_everybody(connection: Connection) -> None:
+    """Raise NotReady for a login from which row-level security hides members.
+
+    What it does not see would look as if it were not there.
+    """
+    if not await connection.fetchval(SEES_EVERYBODY):
+        raise NotReady(
+            "database: this login sees the members of one organisation at a time, or of none: "
+            f"{LOGINS}, see docs/deploy.md"
+        )
 
 
 async def knows_organization(connection: Connection, org_id: str) -> bool:

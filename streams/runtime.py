@@ -12,7 +12,7 @@ import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
-from db import migrate, small_batches
+from db import migrate, scope, small_batches
 from db.evaluating import Evaluating, Judge, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
@@ -93,6 +93,7 @@ class Runtime:
         try:
             async with acquired(pool) as connection:
                 self.schema_version = await migrate.require_current(connection)
+                await scope.require_everybody(connection)
         finally:
             pool.terminate()
         await require_topics(self.settings)

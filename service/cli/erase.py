@@ -8,9 +8,9 @@ from datetime import timedelta
 import click
 import msgspec
 
-from db import erasures, migrate, offsets
+from db import erasures, offsets
 from service.cli.ids import Id
-from service.cli.running import connected, with_settings
+from service.cli.running import connected, require_members, with_settings
 from service.erasing import Erased
 from service.instants import wire_time
 from service.settings import Settings
@@ -43,7 +43,7 @@ def erase(*, org: str, user: str, as_json: bool) -> None:
 
 async def _erase(settings: Settings, org: str, user: str) -> Erased:
     async with connected(settings, "erase") as connection:
-        await migrate.require_current(connection)
+        await require_members(connection)
         async with connection.transaction():
             return await erasures.erase(
                 connection,

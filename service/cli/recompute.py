@@ -10,7 +10,6 @@ from datetime import datetime
 import click
 import msgspec
 
-from db import migrate
 from db.evaluating import Evaluating
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
@@ -19,7 +18,7 @@ from db.recomputing import Line, Recomputing, Total
 from db.scope import Scope
 from service.cli.ids import Id
 from service.cli.judges import judge_for
-from service.cli.running import with_settings
+from service.cli.running import require_members, with_settings
 from service.cli.times import Instant
 from service.instants import wire_time
 from service.levels import Level
@@ -81,7 +80,7 @@ async def opened(settings: Settings) -> AsyncIterator[Recomputing]:
     )
     try:
         async with acquired(pool) as connection:
-            await migrate.require_current(connection)
+            await require_members(connection)
         yield Recomputing(pool, Evaluating(reader, judge_for(settings)))
     finally:
         pool.terminate()

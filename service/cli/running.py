@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from db import migrate, scope
 from db.pool import Connection, acquired, open_pool
 from service import logs
 from service.settings import Settings, load_settings
@@ -42,3 +43,9 @@ async def connected(settings: Settings, purpose: str) -> AsyncIterator[Connectio
             yield connection
     finally:
         pool.terminate()
+
+
+async def require_members(connection: Connection) -> None:
+    """For commands about members. Raises NotReady: the schema is behind, or the login sees few."""
+    await migrate.require_current(connection)
+    await scope.require_everybody(connection)

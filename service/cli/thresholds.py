@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from db import evaluation, migrate, scope
+from db import evaluation, scope
 from db import thresholds as versions
 from db.pool import Connection
 from db.preview import Previewing
@@ -18,7 +18,7 @@ from service.api.values import ThresholdsPreview
 from service.classifier.choice import uses_claude
 from service.cli.ids import Id
 from service.cli.output import instant, print_table, shown
-from service.cli.running import connected, with_settings
+from service.cli.running import connected, require_members, with_settings
 from service.cli.times import Instant
 from service.instants import wire_time
 from service.levels import Level
@@ -54,7 +54,7 @@ def show(org: str, limit: int, *, as_json: bool) -> None:
 
     async def work(settings: Settings) -> None:
         async with connected(settings, "thresholds") as connection:
-            await migrate.require_current(connection)
+            await require_members(connection)
             await _warn_if_unknown(connection, org)
             found = await versions.versions(connection, org, limit)
         if as_json:
@@ -97,7 +97,7 @@ def set_(
 
     async def work(settings: Settings) -> Thresholds:
         async with connected(settings, "thresholds") as connection:
-            await migrate.require_current(connection)
+            await require_members(connection)
             await _warn_if_unknown(connection, org)
             async with connection.transaction():
                 current = await versions.in_force(connection, org)
@@ -124,7 +124,7 @@ def preview(org: str, *, as_of: datetime | None, as_json: bool, **numbers: int |
             model=settings.model if uses_claude(settings) else None,
         )
         async with connected(settings, "thresholds") as connection:
-            await migrate.require_current(connection)
+            await require_members(connection)
             await _warn_if_unknown(connection, org)
             await evaluation.prepare_connection(connection)
             async with connection.transaction(isolation="repeatable_read", readonly=True):

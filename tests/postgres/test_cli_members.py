@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -13,6 +16,8 @@ from db import dead_letters
 from db.dead_letters import DeadLetterRow
 from tests.api_community import MEMBER, ORG, Community, settle
 from tests.command import engagement, settings_for
+from tests.servers import PostgresServer, run_sql
+from tests.worker_process import WorkerProcess
 
 THRESHOLDS = ["--new-member-days", "30"]
 UNKNOWN = [
@@ -78,3 +83,84 @@ async def test_erasing_what_is_no_id_does_nothing(org: str, user: str, database:
         assert await connection.fetchval("SELECT count(*) FROM erasure") == 0
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def login(server: PostgresServer, database: str, *roles: str) -> AsyncIterator[str]:
+    """The URL of the database for a login in these roles and no others."""
+    name = f"login_{secrets.token_hex(4)}"
+    within = f" IN ROLE {', '.join(roles)}" if roles else ""
+    await run_sql(server, f"CREATE ROLE {name} LOGIN PASSWORD 'of-a-test'{within}")
+    try:
+        url = urlsplit(database)
+        netloc = f"{name}:of-a-test@{url.hostname}:{url.port}"
+        yield url._replace(netloc=netloc).geturl()
+    finally:
+        await run_sql(server, f"DROP ROLE {name}")
+
+
+ABOUT_MEMBERS = [
+    ["recompute", "--org", ORG, "--force"],
+    ["recompute", "--org", ORG, "--dry-run", "--json"],
+    ["thresholds", "show", ORG],
+    ["thresholds", "preview", ORG, *THRESHOLDS],
+    ["thresholds", "set", ORG, *THRESHOLDS],
+    ["erase", ORG, "bo.who"],
+]
+
+
+@pytest.mark.parametrize("command", ABOUT_MEMBERS, ids=" ".join)
+async def test_a_login_that_sees_one_organisation_is_refused(
+    command: list[str], community: Community, database: str, postgres_server: PostgresServer
+) -> None:
+    """Or else it would say that there is nobody."""
+    async with login(postgres_server, database, "engagement_api") as url:
+        found = await run(url, *command)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert len(found.stderr.splitlines()) == 1
+    assert "commands need a login of the role engagement_worker" in found.stderr
+
+
+async def test_the_workers_role_is_enough(
+    community: Community, database: str, postgres_server: PostgresServer
+) -> None:
+    async with login(postgres_server, database, "engagement_worker") as url:
+        for command in ABOUT_MEMBERS:
+            found = await run(url, *command)
+            assert (found.returncode, found.stderr) == (0, ""), command
+
+
+@pytest.mark.parametrize(
+    ("roles", "command", "said"),
+    [
+        ([], ["recompute"], "permission denied for table schema_migrations"),
+        ([], ["dlq", "list"], "permission denied for table dead_letter"),
+        (["engagement_api"], ["dlq", "list"], "permission denied for table dead_letter"),
+        (["engagement_api"], ["recompute", "--status"], "permission denied for table"),
+        (["engagement_api"], ["migrate"], "`engagement migrate` needs the login that owns"),
+        (["engagement_worker"], ["migrate"], "`engagement migrate` needs the login that owns"),
+    ],
+)
+async def test_a_right_that_a_login_lacks_is_said_in_one_line(
+    roles: list[str],
+    command: list[str],
+    said: str,
+    database: str,
+    postgres_server: PostgresServer,
+) -> None:
+    async with login(postgres_server, database, *roles) as url:
+        found = await run(url, *command)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert len(found.stderr.splitlines()) == 1
+    assert said in found.stderr
+    assert found.stderr.endswith("see docs/deploy.md\n")
+
+
+async def test_a_worker_waits_for_a_login_that_sees_everybody(
+    database: str, postgres_server: PostgresServer
+) -> None:
+    async with login(postgres_server, database, "engagement_api") as url:
+        with WorkerProcess(settings_for(database=url)) as worker:
+            line = await asyncio.to_thread(worker.wait_for, "waiting")
+            assert "sees the members of one organisation at a time" in line["reason"]
+            assert (await asyncio.to_thread(worker.end))[0] == 0

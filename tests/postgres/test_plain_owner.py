@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from db.migrate import migrate
 from service.events import InputKind
 from service.levels import Level
 from tests.api_community import ADMIN, LEFT, MEMBER, ORG, settle
+from tests.command import engagement
+from tests.command import settings_for as command_settings
 from tests.postgres.api_client import settings_for
 from tests.servers import PostgresServer, run_sql
 
@@ -68,6 +71,16 @@ async def test_records_are_taken_in_for_a_plain_owner(
         assert await connection.fetchval("SELECT count(*) FROM attendance_fact") == count
     finally:
         await connection.close()
+
+
+async def test_a_right_that_the_owner_lacks_is_said_with_what_gives_it(owned: str) -> None:
+    found = await asyncio.to_thread(
+        engagement, "migrate", settings=command_settings(database=owned)
+    )
+    assert found.returncode == 1
+    assert len(found.stderr.splitlines()) == 1
+    assert "may not use engagement_worker and engagement_api" in found.stderr
+    assert "HINT: as a superuser: GRANT engagement_worker TO owner_" in found.stderr
 
 
 async def test_everything_works_for_a_plain_owner(
