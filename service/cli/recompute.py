@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
@@ -23,7 +23,10 @@ from service.cli.times import Instant
 from service.instants import wire_time
 from service.levels import Level
 from service.settings import Settings
+from service.thresholds import MAX_DAYS
 
+# The longest window that an organisation may have fits before it.
+FIRST_AS_OF = datetime.min.replace(tzinfo=UTC) + timedelta(days=MAX_DAYS)
 LIMITS = {"transaction_timeout": "120s", "statement_timeout": "110s"}
 
 _encode = msgspec.json.Encoder().encode
@@ -63,6 +66,8 @@ def recompute(
         with_settings(lambda settings: show_status(settings, as_json=as_json))
         return
     within = Scope(org, member)
+    if as_of is not None and as_of < FIRST_AS_OF:
+        raise click.UsageError(f"--as-of goes back to {wire_time(FIRST_AS_OF)}")
     if as_of is not None:
         with_settings(lambda settings: _look_back(settings, within, as_of, as_json=as_json))
     else:
