@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from db import dead_letter_log
@@ -20,15 +20,13 @@ async def replay(
     settings: Settings,
     connection: Connection,
     choice: Choice,
-    replayed: Callable[[StoredDeadLetter], None],
-) -> int:
-    """Send the chosen dead letters to their topics; how many. `replayed` is told of each.
+) -> AsyncIterator[StoredDeadLetter]:
+    """Send the chosen dead letters to their topics; each of them once the brokers have it.
 
     Key, value and headers are those of the record, with the header `dlq-replay-of` in addition.
     Each page is marked once the brokers have it: after a crash in between it is sent twice, which
     changes nothing, since records have ids. Raises Retryable, NotReady.
     """
-    sent = 0
     last: StoredDeadLetter | None = None
     async with InputProducer(settings, list(input_topics(settings))) as producer:
         while page := await dead_letter_log.in_order(connection, choice, PAGE, last):
@@ -40,9 +38,7 @@ async def replay(
             await producer.flush()
             await dead_letter_log.mark_replayed(connection, letters)
             for one in letters:
-                replayed(one)
-            sent += len(letters)
-    return sent
+                yield one
 
 
 def address(stored: StoredDeadLetter) -> str:

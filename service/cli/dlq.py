@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from db import dead_letter_log, offsets
 from db.dead_letter_log import Choice, StoredDeadLetter
+from db.pool import Connection
 from service.cli.output import instant, print_table, shown, shown_bytes
 from service.cli.running import connected, with_settings
 from service.errors import DeadLetterCode, InvalidInput
@@ -21,6 +23,11 @@ from streams.replaying import address, replay
 from streams.topics import topic_named
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_PARTITION: Final = 2**31 - 1
+MAX_OFFSET: Final = 2**63 - 1
+
+_ADDRESS: Final = re.compile(r"([^/]+)/([0-9]{1,10})/([0-9]{1,19})")
 
 
 @click.group()
@@ -104,8 +111,10 @@ def show(at: str, as_json: bool) -> None:
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that were never replayed.")
 @click.option("--again", is_flag=True, help="Also those that were replayed before.")
-@click.option("--dry-run", is_flag=True, help="Only say which.")
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+@click.pass_context
 def replay_(
+    ctx: click.Context,
     at: tuple[str, ...],
     topic: str | None,
     code: str | None,
@@ -117,31 +126,67 @@ def replay_(
     """Send dead letters to their input topic again, once the cause is mended.
 
     Name them by address or by what they have in common. Each is sent once, unless --again; one
-    that still can't be applied becomes a new dead letter.
+    that still can't be applied becomes a new dead letter. Exit code 1 if one that was named could
+    not be sent.
     """
     by_filter = bool(topic or code or since)
     if (bool(at) + by_filter + everything) != 1:
         raise click.UsageError("say which: addresses, or --topic/--code/--since, or --all")
 
-    async def send(settings: Settings) -> int:
-        choices = [_at(settings, one) for one in at] or [_choice(settings, topic, code, since)]
-        sent = 0
+    async def send(settings: Settings) -> tuple[int, list[str]]:
+        named = {one: _at(settings, one) for one in at}
+        choices = [] if named else [_choice(settings, topic, code, since)]
+        reasons = []
         async with connected(settings, "dlq") as connection:
-            for choice in choices:
-                chosen = choice._replace(waiting=not again)
-                if dry_run:
-                    sent += sum((await dead_letter_log.count(connection, chosen)).values())
+            for one, choice in named.items():
+                reason = await _why_not(connection, choice, again=again)
+                if reason is None:
+                    choices.append(choice)
                 else:
-                    sent += await replay(settings, connection, chosen, _say)
-        return sent
+                    reasons.append(f"{one} {reason}")
+            choices = [choice._replace(waiting=not again) for choice in dict.fromkeys(choices)]
+            if dry_run:
+                counts = [await dead_letter_log.count(connection, choice) for choice in choices]
+                return sum(sum(count.values()) for count in counts), reasons
+        sent = 0
+        async for letter in _replayed(settings, choices):
+            click.echo(f"replayed {address(letter)} ({letter.letter.code})")
+            sent += 1
+        return sent, reasons
 
-    sent = with_settings(send)
+    sent, reasons = with_settings(send)
     click.echo(f"{sent} dead letters {'would be' if dry_run else 'were'} replayed")
+    for reason in reasons:
+        click.echo(f"not replayed: {reason}", err=True)
+    if reasons:
+        ctx.exit(1)
+
+
+async def _why_not(connection: Connection, choice: Choice, *, again: bool) -> str | None:
+    """What keeps the dead letter at an address from being sent; None when nothing does."""
+    found = await dead_letter_log.newest(connection, choice, 1)
+    if not found:
+        return "is no dead letter: see `engagement dlq list`"
+    if found[0].erased_at is not None:
+        return f"was erased at {instant(found[0].erased_at)}: nothing is left to be sent"
+    if found[0].replayed_at is not None and not again:
+        return f"was replayed at {instant(found[0].replayed_at)}: --again sends it once more"
+    return None
+
+
+async def _replayed(
+    settings: Settings, choices: Sequence[Choice]
+) -> AsyncIterator[StoredDeadLetter]:
+    """Replay; printing is left to the caller, whose reader's end is no failure of the database."""
+    async with connected(settings, "dlq") as connection:
+        for choice in choices:
+            async for one in replay(settings, connection, choice):
+                yield one
 
 
 @dlq.command()
 @click.option("--topic", help="Only partitions of this input topic.")
-@click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
+@click.option("--partition", type=click.IntRange(0, MAX_PARTITION), help="Only this partition.")
 def resume(topic: str | None, partition: int | None) -> None:
     """Let partitions go on that stopped after too many dead letters in a row.
 
@@ -158,10 +203,6 @@ def resume(topic: str | None, partition: int | None) -> None:
             click.echo("no partition stands still")
 
     with_settings(go_on)
-
-
-def _say(stored: StoredDeadLetter) -> None:
-    click.echo(f"replayed {address(stored)} ({stored.letter.code})")
 
 
 def _choice(settings: Settings, topic: str | None, code: str | None, since: str | None) -> Choice:
@@ -181,11 +222,11 @@ def _instant(text: str) -> datetime:
 
 
 def _at(settings: Settings, text: str) -> Choice:
-    topic, _, rest = text.partition("/")
-    partition, slash, offset = rest.partition("/")
-    if not (slash and partition.isdecimal() and offset.isdecimal()):
-        raise click.UsageError(f"{text} is no address: TOPIC/PARTITION/OFFSET")
-    return Choice(topic_named(settings, topic), int(partition), int(offset))
+    if (match := _ADDRESS.fullmatch(text)) is not None:
+        topic, partition, offset = match[1], int(match[2]), int(match[3])
+        if partition <= MAX_PARTITION and offset <= MAX_OFFSET:
+            return Choice(topic_named(settings, topic), partition, offset)
+    raise click.UsageError(f"{text} is no address: TOPIC/PARTITION/OFFSET")
 
 
 def _without_content(stored: StoredDeadLetter) -> dict[str, Any]:

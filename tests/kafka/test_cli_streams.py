@@ -145,24 +145,31 @@ def test_tail_counts_and_refuses(settings: dict[str, str]) -> None:
 
 def test_tail_ends_quietly_with_whoever_read_it(settings: dict[str, str]) -> None:
     done("import", "attendance", DAVIS, settings=settings)
-    tail = subprocess.Popen(
-        [*COMMAND, "tail", "attendance", "--from-beginning"],
+    first = read_a_line_and_go("tail", "attendance", "--from-beginning", settings=settings)
+    assert " status=attended " in first
+
+
+def read_a_line_and_go(*arguments: str, settings: dict[str, str]) -> str:
+    """The first line of a command, which has to end quietly when nobody reads the others."""
+    command = subprocess.Popen(
+        [*COMMAND, *arguments],
         env=process_environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert tail.stderr is not None
-    assert tail.stdout is not None
+    assert command.stderr is not None
+    assert command.stdout is not None
     try:
-        assert " status=attended " in tail.stdout.readline()
-        tail.stdout.close()
-        assert tail.wait(20) == 1
-        assert tail.stderr.read() == ""
+        first = command.stdout.readline()
+        command.stdout.close()
+        assert command.wait(20) == 1
+        assert command.stderr.read() == ""
     finally:
-        tail.kill()
-        tail.wait(20)
-        tail.stderr.close()
+        command.kill()
+        command.wait(20)
+        command.stderr.close()
+    return first
 
 
 async def test_transactions_are_seen_when_they_are_over(
@@ -238,7 +245,11 @@ async def test_replay(settings: dict[str, str], database: str, topic_prefix: str
     assert await run(f"{attendance}/0/4") == [
         f"replayed {attendance}/0/4 (rejected)", "1 dead letters were replayed",
     ]  # fmt: skip
-    assert await run(f"{attendance}/0/4") == ["0 dead letters were replayed"]
+    twice = await asyncio.to_thread(
+        engagement, "dlq", "replay", f"{attendance}/0/4", settings=settings
+    )
+    assert (twice.returncode, twice.stdout) == (1, "0 dead letters were replayed\n")
+    assert f"{attendance}/0/4 was replayed at" in twice.stderr
     assert await run("--topic", "rsvp") == [
         f"replayed {rsvp}/0/4 (null_value)", "1 dead letters were replayed",
     ]  # fmt: skip
@@ -262,6 +273,23 @@ async def test_replay(settings: dict[str, str], database: str, topic_prefix: str
     marks = await connection.fetch("SELECT replayed_at IS NULL, erased_at IS NULL FROM dead_letter")
     assert sorted(tuple(mark) for mark in marks) == [(False, True)] * 3 + [(True, False)]
     await connection.close()
+
+
+async def test_replay_ends_quietly_with_whoever_read_it(
+    settings: dict[str, str], database: str, topic_prefix: str
+) -> None:
+    attendance = topic(topic_prefix, "ATTENDANCE")
+    connection = await asyncpg.connect(database)
+    # More lines than a pipe holds.
+    await dead_letters.insert(
+        connection,
+        [DeadLetterRow(attendance, 0, n, "schema", "m", b"k", b"{}", []) for n in range(3_000)],
+    )
+    await connection.close()
+    settings = {**settings, "DATABASE_URL": database}
+    command = ("dlq", "replay", "--all")
+    first = await asyncio.to_thread(read_a_line_and_go, *command, settings=settings)
+    assert first.startswith(f"replayed {attendance}/")
 
 
 def test_a_stopped_partition_goes_on_and_doctor_sees_all_of_it(

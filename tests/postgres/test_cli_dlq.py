@@ -104,6 +104,12 @@ async def test_show(connection: asyncpg.Connection, settings: dict[str, str]) ->
     [
         (f"{ATTENDANCE}/0/99", 1, "there is no dead letter"),
         (f"{ATTENDANCE}/0", 2, "is no address"),
+        (f"{ATTENDANCE}/1/99999999999999999999", 2, "is no address"),
+        (f"{ATTENDANCE}/1/9223372036854775808", 2, "is no address"),
+        (f"{ATTENDANCE}/1/9223372036854775807", 1, "there is no dead letter"),
+        (f"{ATTENDANCE}/2147483648/1", 2, "is no address"),
+        (f"{ATTENDANCE}/-1/1", 2, "is no address"),
+        (f"{ATTENDANCE}/1/{'9' * 5_000}", 2, "is no address"),
         ("nonsense/0/1", 1, "no topic of ours is called nonsense"),
     ],
 )
@@ -114,6 +120,57 @@ async def test_show_what_is_not_there(
     assert found.returncode == code
     assert said in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["replay", "dry run"])
+@pytest.mark.parametrize(
+    ("given", "again", "said"),
+    [
+        (f"{ATTENDANCE}/0/99", [], f"{ATTENDANCE}/0/99 is no dead letter"),
+        ("attendance/0/99", ["--again"], "attendance/0/99 is no dead letter"),
+        (
+            f"{ATTENDANCE}/0/10",
+            [],
+            f"{ATTENDANCE}/0/10 was replayed at 2026-01-02T03:04:05Z: --again",
+        ),
+        (f"{RSVP}/0/10", [], f"{RSVP}/0/10 was erased at 2026-01-02T03:04:05Z"),
+        (f"{RSVP}/0/10", ["--again"], f"{RSVP}/0/10 was erased at 2026-01-02T03:04:05Z"),
+    ],
+)
+async def test_what_is_not_replayed_is_said(
+    connection: asyncpg.Connection,
+    settings: dict[str, str],
+    given: str,
+    again: list[str],
+    said: str,
+    dry_run: list[str],
+) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for column, letter in (("replayed_at", LETTERS[0]), ("erased_at", LETTERS[3])):
+        await connection.execute(
+            f"UPDATE dead_letter SET {column} = $1"
+            ' WHERE (topic, partition, "offset") = ($2, $3, $4)',
+            at, *letter[:3],
+        )  # fmt: skip
+    # Nothing is left to be sent, so no broker is asked.
+    found = await asyncio.to_thread(
+        engagement, "dlq", "replay", given, *again, *dry_run, settings=settings
+    )
+    assert found.returncode == 1
+    assert found.stdout == f"0 dead letters {'would be' if dry_run else 'were'} replayed\n"
+    assert found.stderr.startswith(f"not replayed: {said}")
+    assert len(found.stderr.splitlines()) == 1
+
+
+async def test_a_dry_run_counts_those_that_are_left(
+    connection: asyncpg.Connection, settings: dict[str, str]
+) -> None:
+    addresses = (f"{ATTENDANCE}/0/10", "attendance/0/10", f"{ATTENDANCE}/0/99")
+    found = await asyncio.to_thread(
+        engagement, "dlq", "replay", *addresses, "--dry-run", settings=settings
+    )
+    assert (found.returncode, found.stdout) == (1, "1 dead letters would be replayed\n")
+    assert "0/99 is no dead letter" in found.stderr
 
 
 async def test_resume(connection: asyncpg.Connection, settings: dict[str, str]) -> None:
