@@ -36,6 +36,7 @@ from streams.producing import InputProducer
 from streams.topics import apply_topics, input_topics
 
 SETTLE_TIMEOUT_S: Final = 240.0
+CANCEL_AGAIN_S: Final = 0.5
 CHECKED_TRICKLE: Final = 200
 CHECKED_TRICKLE_PER_S: Final = 20.0
 ERASURES: Final = 0.004
@@ -200,9 +201,13 @@ async def _first_failure(work: Coroutine[Any, Any, int], *beside: Coroutine[Any,
             task.result()
         return await main
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        pending = set(tasks)
+        while pending:
+            # Again where it went by: before Python 3.12 wait_for loses a cancellation that comes
+            # at the moment at which what it waits for is done.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 @asynccontextmanager
