@@ -155,14 +155,16 @@ def joined(closed: Outcome, settled: Outcome) -> Outcome:
     """What `close_expired` and the `settle` that follows come to together.
 
     The state that the expiry leaves has the clocks of before. Where the level stays with it, what
-    was settled is published in its place: one state, with the change that the expiry is.
+    was settled is published in its place: one state, with the change that the expiry is. An
+    override that follows at once is a state of its own: the expiry was not its doing.
     """
     publications = closed.publications + settled.publications
     standing = settled.standing
-    if closed.publications and settled.publications and settled.publications[0].change is None:
+    if closed.publications and settled.publications:
         (expiry,), (state,) = closed.publications, settled.publications
-        publications = (state._replace(revision=expiry.revision, change=expiry.change),)
-        standing = standing._replace(revision=expiry.revision)
+        if state.change is None and state.published.override is None:
+            publications = (state._replace(revision=expiry.revision, change=expiry.change),)
+            standing = standing._replace(revision=expiry.revision)
     return Outcome(standing, publications, closed.override_actions + settled.override_actions)
 
 
@@ -281,11 +283,13 @@ def _began_at(
 ) -> datetime:
     """When the level began that only time has brought, looking back to the last evaluation."""
     began_at = level_began_at(case, computed_at, evaluation.as_of)
-    newness_ended_at = _newness_ends_at(case, evaluation, before)
-    if newness_ended_at is None or not computed_at < newness_ended_at < began_at:
+    if began_at < evaluation.as_of:
         return began_at
     # The rules saw no newness, so that its end is no step of theirs.
-    return newness_ended_at if began_at == evaluation.as_of else began_at
+    newness_ended_at = _newness_ends_at(case, evaluation, before)
+    if newness_ended_at is not None and computed_at < newness_ended_at < evaluation.as_of:
+        return newness_ended_at
+    return began_at
 
 
 def _not_before(at: datetime, earliest: datetime | None) -> datetime:

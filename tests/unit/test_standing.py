@@ -155,11 +155,16 @@ def test_a_spell_without_score_keeps_the_override() -> None:
     assert outcome.override_actions == ()
 
 
-def test_an_expired_override_is_closed_as_a_change_of_its_own() -> None:
-    expires_at = NOW + DAY
+def overridden(expires_at: datetime) -> Standing:
+    """The rules say moderate, an override says new until then."""
     stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
     before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
-    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    return settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+
+
+def test_an_expired_override_is_closed_as_a_change_of_its_own() -> None:
+    expires_at = NOW + DAY
+    before = overridden(expires_at)
     assert before.published.level is Level.NEW
     assert close_expired(before, expires_at - timedelta(microseconds=1)).publications == ()
     outcome = close_expired(before, expires_at + DAY)
@@ -187,9 +192,7 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
 
 def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
     expires_at, late = NOW + DAY, NOW + 2 * DAY
-    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
-    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
-    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    before = overridden(expires_at)
     closed = close_expired(before, late)
     outcome = joined(closed, settled(closed.standing, case(1), late, causes=()))
     (publication,) = outcome.publications
@@ -206,9 +209,7 @@ def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
 
 def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> None:
     expires_at, late = NOW + DAY, NOW + 2 * DAY
-    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
-    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
-    before = settled(before, case(1, override=stored.override), forced=Cause.OVERRIDE_SET).standing
+    before = overridden(expires_at)
     closed = close_expired(before, late)
     outcome = joined(closed, settled(closed.standing, case(1, 2, 3), late))
     changes = [p.change for p in outcome.publications if p.change is not None]
@@ -218,6 +219,19 @@ def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> No
     ]
     assert [p.revision for p in outcome.publications] == [3, 4]
     assert outcome.standing.revision == 4
+
+
+def test_an_override_right_after_an_expiry_is_a_state_of_its_own() -> None:
+    late = NOW + 2 * DAY
+    closed = close_expired(overridden(NOW + DAY), late)
+    again = StoredOverride(Override(Level.MODERATE, late), "admin", "because")
+    begun = closed.standing._replace(stored_override=again)
+    outcome = joined(closed, settled(begun, case(1, override=again.override), late))
+    expiry, state = outcome.publications
+    assert expiry.change is not None
+    assert (expiry.change.cause, expiry.shown_source) == (Cause.OVERRIDE_EXPIRED, Source.RULES)
+    assert (state.change, state.shown_source) == (None, Source.OVERRIDE)
+    assert (expiry.revision, state.revision, outcome.standing.revision) == (3, 4, 4)
 
 
 def test_who_leaves_had_a_level_before() -> None:
