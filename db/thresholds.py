@@ -77,8 +77,8 @@ async def save(
     if base_version is not None and base_version != current.version:
         raise Stale(f"version {current.version} is in force, not {base_version}: look again")
     saved = thresholds._replace(version=current.version + 1)
-    if saved[:5] == current[:5] and not again:
+    if saved.numbers == current.numbers and not again:
         raise Conflict(f"these numbers are in force already, as version {current.version}")
-    await connection.execute(INSERT, org_id, saved.version, *saved[:5], author, note)
+    await connection.execute(INSERT, org_id, saved.version, *saved.numbers, author, note)
     await due.mark_organization(connection, org_id, Cause.THRESHOLDS)
     return saved

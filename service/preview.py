@@ -31,7 +31,7 @@ class PreviewTally:
         self._matrix: Counter[Move] = Counter()
         self._examples: defaultdict[Move, list[PreviewExample]] = defaultdict(list)
         # The numbers in force are refused, so nothing would be published and nobody asked.
-        self.is_other = before[:5] != after[:5]
+        self.is_other = before.numbers != after.numbers
 
     def add(
         self,

@@ -27,6 +27,11 @@ class Thresholds(NamedTuple):
     version: int = 0
 
     @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """What an organisation sets, in this order: all but the version."""
+        return self[:5]
+
+    @property
     def window(self) -> timedelta:
         """How long an event counts."""
         return _days(self.activity_window_days)

@@ -157,7 +157,7 @@ def _joined(age: timedelta, limits: _Limits) -> Joined:
 def to_json(situation: Situation) -> str:
     """One canonical line; `from_json` reads it back."""
     plain: dict[str, Any] = situation._asdict()
-    plain["thresholds"] = situation.thresholds[:5]
+    plain["thresholds"] = situation.thresholds.numbers
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

@@ -64,8 +64,8 @@ def show(org: str, limit: int, *, as_json: bool) -> None:
         print_table(
             ("version", *(name.replace("_", " ") for name in NAMES), "author", "time", "note"),
             [
-                (v.thresholds.version, *v.thresholds[:5], v.author or "-", instant(v.created_at),
-                 v.note or "-")
+                (v.thresholds.version, *v.thresholds.numbers, v.author or "-",
+                 instant(v.created_at), v.note or "-")
                 for v in found
             ],
         )  # fmt: skip
