@@ -107,24 +107,35 @@ COUNT_BATCHES: Final = f"""
 SELECT count(*) FILTER (WHERE NOT is_distinct), count(*) FILTER (WHERE is_distinct), {_SETTLED}
 FROM due_batch"""  # noqa: S608 - made of constants
 
+# One sort of the bare numbers for each of the few kinds of marks: 0.3 s for 630,000 marks of 50,000
+# members, instead of 1.8 s where kind and time are sorted with them. So all of a kind are as old as
+# the oldest.
 JOIN_BATCHES: Final = """
 WITH taken AS (
     DELETE FROM due_batch WHERE mark_id = ANY (ARRAY(
         SELECT mark_id FROM due_batch ORDER BY mark_id LIMIT $1 FOR UPDATE SKIP LOCKED))
     RETURNING member_ids, cause, marked_at, last_marked_at, is_bulk
-), marks AS (
-    SELECT is_bulk, cause, member_id,
-           min(marked_at) AS marked_at, max(last_marked_at) AS last_marked_at,
-           (row_number() OVER (PARTITION BY is_bulk, cause ORDER BY member_id) - 1)
-               / $2::bigint AS chunk
-    FROM taken CROSS JOIN unnest(member_ids) AS m (member_id)
-    GROUP BY is_bulk, cause, member_id
+), kinds AS (
+    SELECT is_bulk, cause, min(marked_at) AS marked_at, max(last_marked_at) AS last_marked_at
+    FROM taken GROUP BY is_bulk, cause
 ), joined AS (
     INSERT INTO due_batch
         (marked_at, last_marked_at, cause, member_ids, is_bulk, is_distinct)
-    SELECT min(marked_at), max(last_marked_at), cause, array_agg(member_id ORDER BY member_id),
-           is_bulk, true
-    FROM marks GROUP BY is_bulk, cause, chunk ORDER BY is_bulk, chunk
+    SELECT k.marked_at, k.last_marked_at, k.cause, m.member_ids, k.is_bulk, true
+    FROM kinds k CROSS JOIN LATERAL (
+        SELECT chunk, array_agg(member_id) AS member_ids
+        FROM (
+            SELECT member_id, (row_number() OVER () - 1) / $2::bigint AS chunk
+            FROM (
+                SELECT DISTINCT u.member_id
+                FROM taken t CROSS JOIN unnest(t.member_ids) AS u (member_id)
+                WHERE t.is_bulk = k.is_bulk AND t.cause = k.cause
+                ORDER BY u.member_id
+            ) AS d
+        ) AS numbered
+        GROUP BY chunk
+    ) AS m
+    ORDER BY k.is_bulk, m.chunk
     RETURNING cardinality(member_ids) AS members
 )
 SELECT (SELECT coalesce(sum(cardinality(member_ids)), 0) FROM taken)

@@ -1,61 +1,57 @@
 """Apply one decoded batch to the facts and mark who has to be evaluated; the caller's transaction.
 
-Ids of people become surrogate keys first (`db.member_ids`). Then rows go by COPY into a temporary
-table of their kind, or as arrays if they are few, and one statement merges them: the newest
-(recorded_at, id) of a natural key wins, whatever was there. For many, COPY is 2 times faster; right
-into the facts it can't go, since PostgreSQL refuses COPY into tables with row-level security.
+Ids of people become surrogate keys first (`db.member_ids`). Then the rows go to the server by the
+column, and one statement merges them: the newest (recorded_at, id) of a natural key wins, whatever
+was there. A temporary table in between takes longer than merging, since each commit truncates its
+files; and right into the facts COPY can't go: it knows of no conflicts, and PostgreSQL refuses it
+for tables with row-level security.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from db.member_ids import Key, MemberIds, People, latest_of_unknown
+from db import instants
+from db.member_ids import Erased, Key, MemberIds, latest_of_unknown, resolve
 from db.pool import PLAN_BY_INDEX, Connection
 from service.events import InputKind
 
 Row = tuple[Any, ...]
 
-STAGES: Final = {
+# What the columns of a batch hold, in their order. `line`: text without line ends, which all values
+# of a column go as one text for, since an array takes the driver several times as long.
+COLUMNS: Final = {
     InputKind.ATTENDANCE: {
-        "member_id": "bigint", "message_id": "text", "event_id": "text", "status": "text",
-        "occurred_at": "timestamptz", "recorded_at": "timestamptz",
+        "member_id": "bigint", "message_id": "line", "event_id": "line", "status": "line",
+        "occurred_at": "instant", "recorded_at": "instant",
     },
     InputKind.RSVP: {
-        "member_id": "bigint", "message_id": "text", "event_id": "text", "response": "text",
-        "responded_at": "timestamptz", "recorded_at": "timestamptz",
+        "member_id": "bigint", "message_id": "line", "event_id": "line", "response": "line",
+        "responded_at": "instant", "recorded_at": "instant",
     },
     InputKind.PROFILE_UPDATE: {
-        "message_id": "text", "user_id": "text", "updated_at": "timestamptz", "actor": "text",
-        "recorded_at": "timestamptz",
+        "message_id": "line", "user_id": "line", "updated_at": "instant", "actor": "line",
+        "recorded_at": "instant",
     },
     InputKind.MEMBERSHIP: {
-        "member_id": "bigint", "message_id": "text", "status": "text", "role": "text",
-        "display_name": "text", "joined_at": "timestamptz", "recorded_at": "timestamptz",
+        "member_id": "bigint", "message_id": "line", "status": "line", "role": "line",
+        "display_name": "text", "joined_at": "instant", "recorded_at": "instant",
     },
     InputKind.ORGANIZATION: {
-        "message_id": "text", "org_id": "text", "name": "text", "status": "text",
-        "recorded_at": "timestamptz",
+        "message_id": "line", "org_id": "line", "name": "text", "status": "line",
+        "recorded_at": "instant",
     },
 }  # fmt: skip
-
-
-def _stage(kind: InputKind) -> str:
-    return f"stage_{kind.value.replace('-', '_')}"
-
-
-def _create_stage(kind: InputKind) -> str:
-    columns = ", ".join(
-        f'{name} {type_} COLLATE "C"' if type_ == "text" else f"{name} {type_}"
-        for name, type_ in STAGES[kind].items()
-    )
-    return f"CREATE TEMPORARY TABLE {_stage(kind)} ({columns}) ON COMMIT DELETE ROWS"
-
-
-CREATE_STAGES: Final = ";\n".join(map(_create_stage, InputKind))
+# A column's type as a parameter, and its values from it.
+_PASSED: Final = {
+    "bigint": ("bigint[]", "{}"),
+    "text": ("text[]", "{}"),
+    "line": ("text", "string_to_array({}, E'\\n')"),
+    "instant": ("timestamp[]", "{}"),
+}
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
 # those two, bodies of one natural key differ only in the columns compared after them, which stand
@@ -65,7 +61,7 @@ WITH merged AS (
     INSERT INTO attendance_fact AS f
         (member_id, event_id, status, occurred_at, recorded_at, message_id)
     SELECT member_id, event_id, status, occurred_at, recorded_at, message_id
-    FROM stage_attendance AS s ORDER BY member_id, event_id COLLATE "C"
+    FROM ROWS ORDER BY member_id, event_id COLLATE "C"
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (occurred_at, status) = (
@@ -82,7 +78,7 @@ WITH merged AS (
             AS clash
 ), marked AS (
     INSERT INTO due_batch (cause, member_ids, is_bulk)
-    SELECT 'signals', array_agg(member_id), true
+    SELECT 'signals', array_agg(member_id), IS_BULK
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
           FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
     GROUP BY hundreds
@@ -97,7 +93,7 @@ WITH merged AS (
     INSERT INTO rsvp_fact AS f
         (member_id, event_id, response, responded_at, recorded_at, message_id)
     SELECT member_id, event_id, response, responded_at, recorded_at, message_id
-    FROM stage_rsvp AS s ORDER BY member_id, event_id COLLATE "C"
+    FROM ROWS ORDER BY member_id, event_id COLLATE "C"
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (responded_at, response) = (
@@ -114,7 +110,7 @@ WITH merged AS (
             AS clash
 ), marked AS (
     INSERT INTO due_batch (cause, member_ids, is_bulk)
-    SELECT 'signals', array_agg(member_id), true
+    SELECT 'signals', array_agg(member_id), IS_BULK
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds
           FROM (SELECT DISTINCT member_id FROM merged) AS d) AS c
     GROUP BY hundreds
@@ -129,7 +125,7 @@ WITH merged AS (
     INSERT INTO membership_fact AS f
         (member_id, status, role, display_name, joined_at, recorded_at, message_id)
     SELECT member_id, status, role, display_name, joined_at, recorded_at, message_id
-    FROM stage_membership AS s ORDER BY member_id
+    FROM ROWS ORDER BY member_id
     ON CONFLICT (member_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (status, role, display_name, joined_at) = (
@@ -152,7 +148,7 @@ WITH merged AS (
             AS clash
 ), marked AS (
     INSERT INTO due_batch (cause, member_ids, is_bulk)
-    SELECT 'membership', array_agg(member_id), true
+    SELECT 'membership', array_agg(member_id), IS_BULK
     FROM (SELECT member_id, (row_number() OVER () - 1) / 200 AS hundreds FROM merged) AS c
     GROUP BY hundreds
     RETURNING cardinality(member_ids) AS members
@@ -166,7 +162,7 @@ MERGE_PROFILE_UPDATE: Final = """
 WITH merged AS (
     INSERT INTO profile_fact AS f (user_id, message_id, updated_at, actor, recorded_at)
     SELECT s.user_id, s.message_id, s.updated_at, s.actor, s.recorded_at
-    FROM stage_profile_update AS s
+    FROM ROWS
     WHERE NOT EXISTS (SELECT FROM erasure e WHERE e.subject = erasure_subject(s.user_id)
                       AND e.erased_at >= s.recorded_at)
     ORDER BY s.user_id COLLATE "C", s.message_id COLLATE "C"
@@ -192,7 +188,7 @@ MERGE_ORGANIZATION: Final = """
 WITH merged AS (
     INSERT INTO organization_fact AS f (org_id, name, status, recorded_at, message_id)
     SELECT org_id, name, status, recorded_at, message_id
-    FROM stage_organization AS s ORDER BY org_id COLLATE "C"
+    FROM ROWS ORDER BY org_id COLLATE "C"
     ON CONFLICT (org_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (name, status) = (
@@ -216,29 +212,43 @@ WITH merged AS (
 SELECT count(*), count(*) FILTER (WHERE clash), (SELECT count(*) FROM marked) FROM merged"""
 
 
-MERGES: Final = {
-    InputKind.ATTENDANCE: MERGE_ATTENDANCE,
-    InputKind.RSVP: MERGE_RSVP,
-    InputKind.PROFILE_UPDATE: MERGE_PROFILE_UPDATE,
-    InputKind.MEMBERSHIP: MERGE_MEMBERSHIP,
-    InputKind.ORGANIZATION: MERGE_ORGANIZATION,
-}
 # Columns 1 and 2 of their rows are org_id and user_id.
 ABOUT_MEMBERS: Final = (InputKind.ATTENDANCE, InputKind.RSVP, InputKind.MEMBERSHIP)
 
 
-def _merge_few(kind: InputKind) -> str:
-    arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(STAGES[kind].values(), 1))
-    rows = f"unnest({arrays}) AS s ({', '.join(STAGES[kind])})"
-    merge = MERGES[kind].replace("array_agg(member_id), true", "array_agg(member_id), false")
-    return merge.replace(f"{_stage(kind)} AS s", rows)
+def parameter_types(kind: InputKind) -> list[str]:
+    """Types of the parameters of MERGES."""
+    types = [_PASSED[holds][0] for holds in COLUMNS[kind].values()]
+    return [*types, "boolean"] if kind in ABOUT_MEMBERS else types
 
 
-# Up to so many rows go as arrays: emptying the temporary tables truncates files in every commit,
-# which takes longer than applying what a steady stream brings in one batch. Nor are their marks
-# those of a backlog (`is_bulk`).
+def _merge(kind: InputKind, merge: str) -> str:
+    """A merge with the columns as parameters; if it marks members, the last says if in bulk."""
+    columns = COLUMNS[kind]
+    passed = [
+        _PASSED[holds][1].format(f"${n}::{_PASSED[holds][0]}")
+        for n, holds in enumerate(columns.values(), 1)
+    ]
+    selected = [
+        f"{name} AT TIME ZONE 'UTC' AS {name}" if holds == "instant" else name
+        for name, holds in columns.items()
+    ]
+    rows = f"""(SELECT {", ".join(selected)}
+        FROM unnest({", ".join(passed)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
+    return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
+
+
+MERGES: Final = {
+    InputKind.ATTENDANCE: _merge(InputKind.ATTENDANCE, MERGE_ATTENDANCE),
+    InputKind.RSVP: _merge(InputKind.RSVP, MERGE_RSVP),
+    InputKind.PROFILE_UPDATE: _merge(InputKind.PROFILE_UPDATE, MERGE_PROFILE_UPDATE),
+    InputKind.MEMBERSHIP: _merge(InputKind.MEMBERSHIP, MERGE_MEMBERSHIP),
+    InputKind.ORGANIZATION: _merge(InputKind.ORGANIZATION, MERGE_ORGANIZATION),
+}
+
+
+# What a steady stream brings in one batch at most: the marks of more are those of a backlog.
 FEW_ROWS: Final = 500
-MERGES_OF_FEW: Final = {kind: _merge_few(kind) for kind in InputKind}
 
 
 class Applied(NamedTuple):
@@ -254,28 +264,25 @@ class Applied(NamedTuple):
     epoch: int
 
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def _encode_instant(instant: datetime) -> tuple[int]:
-    return ((instant - _EPOCH) // _MICROSECOND,)
-
-
-def _decode_instant(value: tuple[int]) -> datetime:
-    return _EPOCH + value[0] * _MICROSECOND
-
-
 async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `apply_rows`."""
     await connection.execute(PLAN_BY_INDEX)
-    await connection.execute(CREATE_STAGES)
-    # The driver compares each instant with the two that stand for infinity. They have no time zone,
-    # so that both offsets are asked for: more than half of the time that it took to copy a row.
-    await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", format="tuple",
-        encoder=_encode_instant, decoder=_decode_instant,
-    )  # fmt: skip
+    await instants.prepare_connection(connection)
+
+
+def parameters(kind: InputKind, columns: Sequence[Sequence[Any]]) -> list[Any]:
+    """What MERGES take, of columns in the order of COLUMNS."""
+    holds = COLUMNS[kind].values()
+    passed = [_pass(each, values) for each, values in zip(holds, columns, strict=True)]
+    return [*passed, len(columns[0]) > FEW_ROWS] if kind in ABOUT_MEMBERS else passed
+
+
+def _pass(holds: str, values: Sequence[Any]) -> Any:
+    if holds == "line":
+        return "\n".join(values)
+    if holds == "instant":
+        return instants.as_numbers(values)
+    return values
 
 
 async def apply_rows(
@@ -287,48 +294,43 @@ async def apply_rows(
     `prepare_connection`. Idempotent.
     """
     members: Mapping[Key, int] = {}
-    staged: Iterable[Row] = rows
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
     await ids.begin(connection)
     epoch = ids.epoch
     if rows and kind in ABOUT_MEMBERS:
-        staged, members = await _by_member_id(connection, rows, ids)
-    if len(rows) <= FEW_ROWS:
-        columns = list(zip(*staged, strict=True))
-        if not columns:
-            return Applied(0, 0, 0, members, epoch)
-        merged = await connection.fetch(MERGES_OF_FEW[kind], *columns)
-    else:
-        await connection.copy_records_to_table(_stage(kind), records=staged)
-        merged = await connection.fetch(MERGES[kind])
-    written, clashes, marked = merged[0]
+        columns, members = await _by_member_id(connection, columns, ids)
+    if not columns:
+        return Applied(0, 0, 0, members, epoch)
+    merged = await connection.fetchrow(MERGES[kind], *parameters(kind, columns))
+    assert merged is not None
+    written, clashes, marked = merged
     return Applied(written, clashes, marked, members, epoch)
 
 
 async def _by_member_id(
-    connection: Connection, rows: Sequence[Row], ids: MemberIds
-) -> tuple[Iterable[Row], Mapping[Key, int]]:
-    """Rows with member_id in place of the two ids, and the keys that were not remembered.
+    connection: Connection, columns: Sequence[Sequence[Any]], ids: MemberIds
+) -> tuple[Sequence[Sequence[Any]], Mapping[Key, int]]:
+    """Columns with member_id in place of the two ids, and the keys that were not remembered.
 
-    Rows that come too late for an erasure are left out.
+    Rows that come too late for an erasure are left out; no columns if all do.
     """
-    message_ids, org_ids, user_ids, *values = zip(*rows, strict=True)
+    message_ids, org_ids, user_ids, *values = columns
     keys = list(zip(org_ids, user_ids, strict=True))
     found = ids.known(keys)
-    staged = zip(found, message_ids, *values, strict=True)
     if None not in found:
-        return staged, {}
-    people = await ids.resolve(connection, latest_of_unknown(keys, found, values[-1]))
+        return [found, message_ids, *values], {}
+    people = await resolve(connection, latest_of_unknown(keys, found, values[-1]))
+    plain = people.plain
+    found = [plain.get(key) if n is None else n for n, key in zip(found, keys, strict=True)]
+    if not people.erased:
+        return [found, message_ids, *values], plain
     for n, member_id in enumerate(found):
         if member_id is None:
-            found[n] = _resolved(people, keys[n], values[-1][n])
+            found[n] = _unless_late(people.erased[keys[n]], values[-1][n])
     # No key is 0.
-    return filter(itemgetter(0), staged) if people.erased else staged, people.plain
+    kept = filter(itemgetter(0), zip(found, message_ids, *values, strict=True))
+    return list(zip(*kept, strict=True)), plain
 
 
-def _resolved(people: People, key: Key, recorded_at: datetime) -> int | None:
-    member_id = people.plain.get(key)
-    if member_id is None:
-        erased = people.erased[key]
-        if recorded_at > erased.accept_after:
-            return erased.member_id
-    return member_id
+def _unless_late(erased: Erased, recorded_at: datetime) -> int | None:
+    return erased.member_id if recorded_at > erased.accept_after else None

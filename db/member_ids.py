@@ -9,11 +9,11 @@ latest commits, and gives the same numbers to others.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from db.instants import as_numbers
 from db.pool import Connection
 from service.errors import Retryable
 
@@ -36,8 +36,10 @@ SELECT CASE WHEN pg_advisory_xact_lock_shared(erasure_lock()) IS NOT NULL
 # Hashing a subject costs 12 us, so it is only done where it can matter.
 RESOLVING: Final = """
 WITH wanted AS MATERIALIZED (
-    SELECT w.org_id COLLATE "C" AS org_id, w.user_id COLLATE "C" AS user_id, w.latest
-    FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS w (org_id, user_id, latest)
+    SELECT w.org_id COLLATE "C" AS org_id, w.user_id COLLATE "C" AS user_id,
+           w.latest AT TIME ZONE 'UTC' AS latest
+    FROM unnest(string_to_array($1::text, E'\\n'), string_to_array($2::text, E'\\n'),
+                $3::timestamp[]) AS w (org_id, user_id, latest)
 ), known AS MATERIALIZED (
     SELECT w.org_id, w.user_id, w.latest, m.member_id, m.accept_after
     FROM wanted w LEFT JOIN member m ON m.org_id = w.org_id AND m.user_id = w.user_id
@@ -71,11 +73,6 @@ SELECT org_id, user_id, member_id, accept_after FROM people"""  # noqa: S608 - m
 MADE: Final = "array_agg(member_id ORDER BY org_id, user_id)"
 PLAIN: Final = "people WHERE accept_after IS NULL"
 
-# What nearly all of a backlog are: whoever is not among them shows in the number of the others.
-# Lines instead of arrays, which take the driver several times as long.
-_OF_LINES: Final = re.sub(r"\$(\d)::(\w+)\[\]", r"string_to_array($\1, E'\\n')::\2[]", RESOLVING)
-RESOLVE_PLAIN: Final = f"{_OF_LINES}\nSELECT {MADE} FROM {PLAIN}"
-
 
 class Erased(NamedTuple):
     """Who was erased: records up to `accept_after` are late. No key: all of them are."""
@@ -94,12 +91,12 @@ class People(NamedTuple):
 def latest_of_unknown(
     keys: Sequence[Key], found: Sequence[int | None], recorded_at: Sequence[datetime]
 ) -> dict[Key, datetime]:
-    """Who was not found, with the latest `recorded_at`; three sequences of equal length."""
+    """Who was not found, in order, with the latest `recorded_at`; sequences of equal length."""
     latest: dict[Key, datetime] = {}
     for key, member_id, at in zip(keys, found, recorded_at, strict=True):
         if member_id is None and latest.setdefault(key, at) < at:
             latest[key] = at
-    return latest
+    return dict(sorted(latest.items()))
 
 
 class MemberIds:
@@ -139,22 +136,6 @@ class MemberIds:
                     found[index] = self._young[key] = older
         return found
 
-    async def resolve(self, connection: Connection, latest: Mapping[Key, datetime]) -> People:
-        """Keys of people, made where they are new. `latest`: their latest `recorded_at`.
-
-        In the caller's transaction; the keys are to be remembered only once it has committed.
-        """
-        keys = sorted(latest)
-        made: Sequence[int] | None = await connection.fetchval(
-            RESOLVE_PLAIN,
-            "\n".join([org_id for org_id, _ in keys]),
-            "\n".join([user_id for _, user_id in keys]),
-            "\n".join([str(latest[key]) for key in keys]),
-        )
-        if made is not None and len(made) == len(keys):
-            return People(dict(zip(keys, made, strict=True)), {})
-        return await _resolve_each(connection, latest)
-
     def remember(self, members: Mapping[Key, int], epoch: int) -> None:
         """Keep what a committed transaction has resolved under an epoch, if it is still that."""
         if epoch != self.epoch:
@@ -164,25 +145,32 @@ class MemberIds:
             self._young, self._old = {}, self._young
 
 
-async def _resolve_each(connection: Connection, latest: Mapping[Key, datetime]) -> People:
-    """As `MemberIds.resolve`: somebody was erased, or others are just adding somebody."""
+def parameters(latest: Mapping[Key, datetime]) -> list[Any]:
+    """What RESOLVING takes: people with their latest `recorded_at`."""
+    return [
+        "\n".join([org_id for org_id, _ in latest]),
+        "\n".join([user_id for _, user_id in latest]),
+        as_numbers(latest.values()),
+    ]
+
+
+async def resolve(connection: Connection, latest: Mapping[Key, datetime]) -> People:
+    """Keys of people, made where they are new. `latest`: their latest `recorded_at`.
+
+    In the caller's transaction; the keys are to be remembered only once it has committed.
+    """
     plain: dict[Key, int] = {}
     erased: dict[Key, Erased] = {}
-    pending: Sequence[Key] = list(latest)
+    pending = latest
     for _ in range(PASSES):
-        rows = await connection.fetch(
-            RESOLVE,
-            [org_id for org_id, _ in pending],
-            [user_id for _, user_id in pending],
-            [latest[key] for key in pending],
-        )
+        rows = await connection.fetch(RESOLVE, *parameters(pending))
         for org_id, user_id, member_id, accept_after in rows:
             if accept_after is None:
                 plain[org_id, user_id] = member_id
             else:
                 erased[org_id, user_id] = Erased(member_id, accept_after)
         # Somebody else has just added them: seen by the next statement.
-        pending = [key for key in pending if key not in plain and key not in erased]
+        pending = {key: at for key, at in latest.items() if key not in plain and key not in erased}
         if not pending:
             return People(plain, erased)
     raise Retryable("members that others are adding do not become visible")

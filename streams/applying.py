@@ -1,7 +1,7 @@
 """Apply batches, each in one transaction: fence and offset, facts, due marks, dead letters.
 
-Small ones share a transaction with those of other partitions; if that fails for one of them, each
-goes alone.
+Those with nothing but rows to apply take one statement, which small ones share with those of other
+partitions. Whatever that one can't do is done step by step.
 
 If the connection dies in COMMIT nobody says whether it happened. The offset does: it moved with the
 batch, so the next attempt looks first and either goes on or does the work again.
@@ -25,10 +25,10 @@ from db.errors import DataRefused
 from db.intake import FEW_ROWS, apply_rows
 from db.member_ids import MemberIds
 from db.offsets import Claim, Move, Stored
+from db.plain_batches import apply_plain
 from db.pool import Pool, acquired, transaction
-from db.small_batches import apply_few
 from service.decoding import is_id
-from service.errors import Fenced
+from service.errors import Fenced, Retryable
 from service.events import InputKind
 from service.metrics import METRICS
 from streams.batches import Batch
@@ -107,7 +107,7 @@ class BatchApplier:
         self._marked = marked
         self._ids = ids
         self._groups = {
-            kind: GroupCommit(self._commit_few, lambda part: len(part.batch.records), FEW_ROWS)
+            kind: GroupCommit(self._commit_plain, lambda part: len(part.batch.records), FEW_ROWS)
             for kind in InputKind
         }
         self._failures: dict[TP, int] = {}
@@ -139,14 +139,30 @@ class BatchApplier:
             return reached
         started = time.perf_counter()
         decoded = self._decode(batch)
-        is_shared = batch.is_small and decoded.is_plain
-        group = self._groups[decoded.kind]
-        if not (is_shared and await group.commit(Part(claim, batch, decoded))):
-            decoded = await self._apply_alone(claim, batch, decoded)
+        if not (decoded.is_plain and await self._apply_plain(Part(claim, batch, decoded))):
+            decoded = await self._apply_step_by_step(claim, batch, decoded)
         self._count(batch, decoded, time.perf_counter() - started)
         return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
 
-    async def _apply_alone(self, claim: Claim, batch: Batch, decoded: Decoded) -> Decoded:
+    async def _apply_plain(self, part: Part) -> bool:
+        """Apply a part by one statement; False when nothing was done, and it goes step by step.
+
+        Raises Retryable when it may have been done.
+        """
+        if part.batch.is_small:
+            return await self._groups[part.decoded.kind].commit(part)
+        try:
+            await self._commit_plain([part])
+        except Retryable:
+            raise
+        except Exception as error:  # noqa: BLE001 - what is the matter, shows step by step
+            log.info("batch_not_plain", action="retry", topic=part.batch.topic,
+                     partition=part.batch.partition, start=part.batch.start,
+                     error=type(error).__name__)  # fmt: skip
+            return False
+        return True
+
+    async def _apply_step_by_step(self, claim: Claim, batch: Batch, decoded: Decoded) -> Decoded:
         """Apply a batch in a transaction of its own; what was applied at last."""
         refused: frozenset[int] = frozenset()
         while True:
@@ -199,12 +215,12 @@ class BatchApplier:
             rejected=refused,
         )
 
-    async def _commit_few(self, parts: Sequence[Part]) -> None:
-        """Apply plain small parts of one kind, of different partitions, in one transaction."""
+    async def _commit_plain(self, parts: Sequence[Part]) -> None:
+        """Apply plain parts of one kind, of different partitions, all or none."""
         decoded = [part.decoded for part in parts]
         rows, clashes = _rows_of(decoded)
         async with acquired(self._pool) as connection:
-            applied, now = await apply_few(
+            applied, now = await apply_plain(
                 connection,
                 decoded[0].kind,
                 [part.move for part in parts],

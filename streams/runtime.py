@@ -12,7 +12,7 @@ import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
-from db import migrate, scope, small_batches
+from db import migrate, plain_batches, scope
 from db.evaluating import Evaluating, Judge, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
@@ -107,7 +107,7 @@ class Runtime:
             settings,
             purpose="intake",
             size=settings.active_partitions + 2,
-            prepare=small_batches.preparing(ids),
+            prepare=plain_batches.preparing(ids),
         )
         self.work_pool = await open_pool(
             settings,

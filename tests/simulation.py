@@ -18,16 +18,16 @@ import asyncpg
 import pytest
 from asyncpg import RaiseError
 
-from db import erasures, evaluation, small_batches, thresholds
+from db import erasures, evaluation, plain_batches, thresholds
 from db.daily import Daily, Step
 from db.evaluating import Evaluating, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
-from db.intake import FEW_ROWS, Applied, apply_rows
+from db.intake import Applied, apply_rows
 from db.member_ids import MemberIds
 from db.overrides import Overriding
+from db.plain_batches import apply_plain
 from db.pool import Pool, acquired, open_pool, transaction
-from db.small_batches import apply_few
 from db.survey import Judging
 from service.classifier.templates import MODEL_VERSION
 from service.demo.input_record import InputRecord, key_of, value_of
@@ -67,7 +67,7 @@ class Raw:
 
 async def prepare(connection: Any) -> None:
     """Both what intake and what evaluation need."""
-    await small_batches.prepare_connection(connection)
+    await plain_batches.prepare_connection(connection)
     await evaluation.prepare_connection(connection)
 
 
@@ -145,8 +145,8 @@ class Simulation:
         decoded = decode_batch(
             InputKind(kind), raws, latest_allowed=self.now + SKEW, max_consecutive_failures=10**9
         )
-        if decoded.is_plain and len(decoded.rows) <= FEW_ROWS and next(self._turns):
-            applied = await self._apply_few(decoded)
+        if decoded.is_plain and next(self._turns):
+            applied = await self._apply_plain(decoded)
         else:
             applied = await self._apply(decoded)
         self._ids.remember(applied.members, applied.epoch)
@@ -167,10 +167,10 @@ class Simulation:
                 await erasures.erase_all(connection, subjects, MEMORY)
         return applied
 
-    async def _apply_few(self, decoded: Decoded) -> Applied:
+    async def _apply_plain(self, decoded: Decoded) -> Applied:
         try:
             async with acquired(self.pool) as connection:
-                applied, _ = await apply_few(
+                applied, _ = await apply_plain(
                     connection, decoded.kind, [], decoded.rows, self._ids,
                     latest_accepted=decoded.latest_accepted, max_skew=SKEW,
                 )  # fmt: skip

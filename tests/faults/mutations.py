@@ -51,7 +51,6 @@ def without_newest_wins() -> None:
         "(VALUES (true))",
     )
     intake.MERGES[InputKind.ATTENDANCE] = merge
-    intake.MERGES_OF_FEW[InputKind.ATTENDANCE] = intake._merge_few(InputKind.ATTENDANCE)
     natural = decoding.NATURAL[InputKind.ATTENDANCE]
 
     def last_of(kind: InputKind, rows: object) -> tuple[list[decoding.Row], int]:

@@ -20,7 +20,7 @@ WINDOW: Final = 64
 POLL_S: Final = 0.02
 COMMIT: Final = b"COMMIT;\x00"
 # Its statement is a transaction of its own: prepared once, then asked for by this name.
-ALONE: Final = re.compile(rb"(__asyncpg_\w+__)\x00SELECT \* FROM pg_temp\.apply_few")
+ALONE: Final = re.compile(rb"(__asyncpg_\w+__)\x00SELECT \* FROM pg_temp\.apply_plain")
 
 
 class Proxy:

@@ -107,6 +107,16 @@ def around_commit(
     module.transaction = transaction
 
 
+def go_step_by_step(applier: Any) -> None:
+    """Apply all but small batches in a transaction with something between its steps."""
+    original = applier._apply_plain
+
+    async def only_small(self: Any, part: Any) -> bool:
+        return part.batch.is_small and bool(await original(self, part))
+
+    applier._apply_plain = only_small
+
+
 def install(plan: Plan) -> None:
     """Wrap every place."""
     offsets: Any = import_module("db.offsets")
@@ -118,10 +128,13 @@ def install(plan: Plan) -> None:
     after(applying, "apply_rows", plan, "upserts")
     offsets.advance = _noting(offsets.advance, in_batch, lambda _: True)
     around_commit(applying, plan, ("commit", "committed"), in_batch)
-    # Small batches are one statement, which commits: nothing of ours lies between.
-    for place in ("commit", "upserts", "fence"):
-        before(applying, "apply_few", plan, place)
-    after(applying, "apply_few", plan, "committed")
+    # Plain batches are one statement, which commits: nothing of ours lies between.
+    within = ("commit", "upserts", "fence")
+    for place in within:
+        before(applying, "apply_plain", plan, place)
+    after(applying, "apply_plain", plan, "committed")
+    if any(one.place in within for one in plan.failpoints):
+        go_step_by_step(applying.BatchApplier)
     after(import_module("db.due"), "take", plan, "taken")
     after(import_module("db.evaluation").CaseReader, "read", plan, "read")
     evaluating: Any = import_module("db.evaluating").Evaluating

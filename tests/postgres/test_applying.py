@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from faust.types import TP
 
-from db import erasures, intake, small_batches
+from db import erasures, intake, plain_batches
 from db.member_ids import MemberIds
 from db.offsets import Claim
 from db.pool import Pool, open_pool, transaction
@@ -125,7 +125,7 @@ def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
 async def scene(database: str) -> AsyncIterator[Scene]:
     settings = load_settings({"DATABASE_URL": database})
     ids = MemberIds()
-    pool = await open_pool(settings, purpose="test", size=6, prepare=small_batches.preparing(ids))
+    pool = await open_pool(settings, purpose="test", size=6, prepare=plain_batches.preparing(ids))
     connection = await asyncpg.connect(database)
     made = Scene(pool, _applier(pool, ids), connection)
     await made.claim()
@@ -172,12 +172,19 @@ async def test_marks_of_many_rows_are_those_of_a_backlog(
     assert [tuple(row) for row in marks] == [(is_bulk, rows)]
 
 
+async def refuse(*_: Any) -> bool:
+    """As if no batch were plain."""
+    return False
+
+
+@pytest.mark.parametrize("steps", [False, True], ids=["at once", "step by step"])
 @pytest.mark.parametrize("seed", range(3))
 async def test_of_many_rows_the_newest_win_whatever_is_there(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, seed: int
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, seed: int, steps: bool
 ) -> None:
     """Of small batches and of large ones, one after the other; as if all had come in one."""
-    monkeypatch.setattr(intake, "FEW_ROWS", 20)
+    if steps:
+        monkeypatch.setattr(scene.applier, "_apply_plain", refuse)
     rng = random.Random(seed)
     sent: list[Any] = []
     for _ in range(12):
@@ -325,7 +332,7 @@ async def test_a_commit_that_is_lost(
 async def _lose_commits(monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
     """No COMMIT is answered, or none arrives."""
     open_transaction: Any = vars(applying)["transaction"]
-    call: Any = vars(applying)["apply_few"]
+    call: Any = vars(applying)["apply_plain"]
     error = Retryable("connection lost")
 
     class Losing:
@@ -346,7 +353,7 @@ async def _lose_commits(monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> 
         raise error
 
     monkeypatch.setattr(applying, "transaction", Losing)
-    monkeypatch.setattr(applying, "apply_few", lose)
+    monkeypatch.setattr(applying, "apply_plain", lose)
 
 
 async def test_a_clock_that_is_behind_what_we_took_it_for(
@@ -366,7 +373,8 @@ async def test_a_clock_that_is_behind_what_we_took_it_for(
     assert await scene.connection.fetchval("SELECT code FROM dead_letter") == "future_dated"
 
 
-async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene) -> None:
+@pytest.mark.parametrize("others", [0, SMALL_BATCH], ids=["small", "large"])
+async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene, others: int) -> None:
     """The key that is remembered of somebody does not outlive the member."""
     await scene.apply(batch(0, record(0, "ada"), record(1, "ben")))
     async with transaction(scene.pool) as connection:
@@ -378,11 +386,14 @@ async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene) -> None:
         record(0, "ada", "late"),
         record(1, "ada", "anew", recorded_at=again),
         record(2, "ben", "other"),
+        *(record(3 + n, "dan", f"event-{n}") for n in range(others)),
     ]
-    assert await scene.apply(batch(1, *records)) == [Reached(3, stopped=False)]
-    assert await scene.facts() == [
+    assert await scene.apply(batch(1, *records)) == [Reached(3 + others, stopped=False)]
+    facts = await scene.facts()
+    assert [fact for fact in facts if fact[0] != "dan"] == [
         ("ada", "anew", "attended"), ("ben", "e", "attended"), ("ben", "other", "attended"),
     ]  # fmt: skip
+    assert len(facts) == 3 + others
     # And is remembered again, from then on.
     transactions = await scene.connection.fetchval(TRANSACTIONS)
     both = [batch(2, record(0, "ben", "more")), batch(3, record(0, "cat"))]

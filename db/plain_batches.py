@@ -1,9 +1,10 @@
-"""Apply a few small batches in one round trip: what a steady stream brings.
+"""Apply batches with nothing but rows in one round trip: nearly all there are.
 
-A transaction of `offsets.advance`, `MemberIds` and `intake.apply_rows` takes seven; each costs both
-sides more than what there is to do. So each connection has a function for every kind of record, of
+A transaction of `offsets.advance`, `MemberIds` and `intake.apply_rows` takes seven. Of a small
+batch each costs both sides more than what there is to do; under a backlog each waits until the
+worker is done with what it decodes. So each connection has a function for every kind of record, of
 the very same statements. It serves what is expected only: whenever something else turns out it
-raises, nothing has happened, and the caller goes the long way, which knows what to do.
+raises, nothing has happened, and the caller goes step by step, which knows what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from service.events import InputKind
 
 # What the statements take, in their order, then what is compared.
 _MOVES: Final = ("text", "int", "bigint", "bigint", "bigint", "int", "bigint", "boolean")
-_PEOPLE: Final = ("text", "text", "timestamptz")
+_PEOPLE: Final = ("text", "text", "timestamp[]")
 _FUNCTION: Final = """
 CREATE OR REPLACE FUNCTION {name}({parameters}) RETURNS TABLE
     (moment timestamptz, written bigint, clashes bigint, marked bigint, made bigint[])
@@ -45,10 +46,10 @@ BEGIN
     RETURN NEXT;
 END $body$"""
 _RESOLVE: Final = f"""
-    IF cardinality(person_1) > 0 THEN
+    IF cardinality(person_3) > 0 THEN
         {{resolving}}
         SELECT {member_ids.MADE} INTO made FROM {member_ids.PLAIN};
-        IF cardinality(made) IS DISTINCT FROM cardinality(person_1) THEN
+        IF cardinality(made) IS DISTINCT FROM cardinality(person_3) THEN
             RAISE EXCEPTION 'somebody was erased, or is being added by others';
         END IF;
         row_1 := ARRAY(
@@ -75,12 +76,12 @@ def preparing(ids: MemberIds) -> Callable[[Connection], Awaitable[None]]:
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Make a new connection ready for `apply_rows` and `apply_few`."""
+    """Make a new connection ready for `apply_rows` and `apply_plain`."""
     await intake.prepare_connection(connection)
     await connection.execute(";".join(map(_create, InputKind)))
 
 
-async def apply_few(
+async def apply_plain(
     connection: Connection,
     kind: InputKind,
     moves: Sequence[Move],
@@ -90,46 +91,43 @@ async def apply_few(
     latest_accepted: datetime,
     max_skew: timedelta,
 ) -> Committed:
-    """Apply at most `FEW_ROWS` rows of different partitions and commit, outside any transaction.
+    """Apply rows of different partitions and commit, outside any transaction.
 
     `latest_accepted`: the latest instant in a row, which the clock and `max_skew` must allow.
-    Raises asyncpg.RaiseError where it takes the long way; then nothing has happened.
+    Raises asyncpg.RaiseError where it has to go step by step; then nothing has happened.
     """
-    columns: Sequence[Any]
     unknown: dict[Key, datetime] = {}
-    if kind in intake.ABOUT_MEMBERS:
-        columns, unknown = _by_member_id(rows, ids)
-    else:
-        columns = list(zip(*rows, strict=True))
-    keys, epoch = sorted(unknown), ids.epoch
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
+    if rows and kind in intake.ABOUT_MEMBERS:
+        columns, unknown = _by_member_id(columns, ids)
+    epoch = ids.epoch
     row = await connection.fetchrow(
         _CALLS[kind],
         *offsets.columns_of(moves),
-        *([org_id for org_id, _ in keys], [user_id for _, user_id in keys]),
-        [unknown[key] for key in keys],
-        *(columns or [()] * len(intake.STAGES[kind])),
+        *member_ids.parameters(unknown),
+        *intake.parameters(kind, columns or [()] * len(intake.COLUMNS[kind])),
         *(latest_accepted, max_skew, epoch),
     )
     assert row is not None
     now, written, clashes, marked, made = row
-    members = dict(zip(keys, made or (), strict=True))
+    members = dict(zip(unknown, made or (), strict=True))
     return Committed(Applied(written, clashes, marked, members, epoch), now)
 
 
 def _by_member_id(
-    rows: Sequence[intake.Row], ids: MemberIds
-) -> tuple[Sequence[Any], dict[Key, datetime]]:
+    columns: Sequence[Sequence[Any]], ids: MemberIds
+) -> tuple[Sequence[Sequence[Any]], dict[Key, datetime]]:
     """Columns with member_id in place of the two ids, and who is not known, with the latest.
 
     The unknown, in order, have the numbers -1, -2 and so on.
     """
-    if not rows:
-        return [], {}
-    message_ids, org_ids, user_ids, *values = zip(*rows, strict=True)
+    message_ids, org_ids, user_ids, *values = columns
     keys = list(zip(org_ids, user_ids, strict=True))
     found = ids.known(keys)
+    if None not in found:
+        return [found, message_ids, *values], {}
     unknown = latest_of_unknown(keys, found, values[-1])
-    numbers = {key: -number for number, key in enumerate(sorted(unknown), 1)}
+    numbers = {key: -number for number, key in enumerate(unknown, 1)}
     members = [
         numbers[key] if member_id is None else member_id
         for key, member_id in zip(keys, found, strict=True)
@@ -138,19 +136,18 @@ def _by_member_id(
 
 
 def _name(kind: InputKind) -> str:
-    return f"pg_temp.apply_few_{kind.value.replace('-', '_')}"
+    return f"pg_temp.apply_plain_{kind.value.replace('-', '_')}"
 
 
 def _create(kind: InputKind) -> str:
-    row_types = list(intake.STAGES[kind].values())
     parameters = [
         *(f"move_{n} {type_}[]" for n, type_ in enumerate(_MOVES, 1)),
-        *(f"person_{n} {type_}[]" for n, type_ in enumerate(_PEOPLE, 1)),
-        *(f"row_{n} {type_}[]" for n, type_ in enumerate(row_types, 1)),
+        *(f"person_{n} {type_}" for n, type_ in enumerate(_PEOPLE, 1)),
+        *(f"row_{n} {type_}" for n, type_ in enumerate(intake.parameter_types(kind), 1)),
         *("latest_accepted timestamptz", "max_skew interval", "member_epoch bigint"),
     ]
     resolving = _named(member_ids.RESOLVING, "person")
-    merge = _named(intake.MERGES_OF_FEW[kind], "row")
+    merge = _named(intake.MERGES[kind], "row")
     return _FUNCTION.format(
         name=_name(kind),
         parameters=", ".join(parameters),
@@ -167,7 +164,7 @@ def _named(statement: str, what: str) -> str:
 
 
 def _call(kind: InputKind) -> str:
-    count = len(_MOVES) + len(_PEOPLE) + len(intake.STAGES[kind]) + 3
+    count = len(_MOVES) + len(_PEOPLE) + len(intake.parameter_types(kind)) + 3
     arguments = ", ".join(f"${n}" for n in range(1, count + 1))
     return f"SELECT * FROM {_name(kind)}({arguments})"  # noqa: S608 - made of constants
 

@@ -1,0 +1,40 @@
+"""Instants on their way to the server, for connections that take in records.
+
+Every record has two of them, and the driver takes long over each: it compares them with the two
+that stand for infinity, and so makes one of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.pool import Connection
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Make all instants exact, and `timestamp` a type of numbers, see `as_numbers`."""
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", format="tuple", encoder=_encode, decoder=_decode
+    )
+    # Used for nothing else.
+    await connection.set_builtin_type_codec(
+        "timestamp", schema="pg_catalog", codec_name="int8", format="binary"
+    )
+
+
+def as_numbers(instants: Iterable[datetime]) -> list[int]:
+    """For a parameter of type timestamp[], which is in UTC: microseconds since 2000."""
+    return [(instant - _EPOCH) // _MICROSECOND for instant in instants]
+
+
+def _encode(instant: datetime) -> tuple[int]:
+    return ((instant - _EPOCH) // _MICROSECOND,)
+
+
+def _decode(value: tuple[int]) -> datetime:
+    return _EPOCH + value[0] * _MICROSECOND
