@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from db import instants
 from db.explanations import ExplanationCache
 from db.pool import PLAN_BY_INDEX, Connection
 from service.levels import Level, Reason
@@ -142,6 +143,7 @@ async def prepare_connection(connection: Connection) -> None:
     """Make a new connection ready for `CaseReader` and `db.results`."""
     await connection.execute(PLAN_BY_INDEX)
     await connection.execute(CREATE_RESULT_ROW)
+    await instants.prepare_connection(connection)
 
 
 class Locked(NamedTuple):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -207,29 +207,6 @@ async def test_of_many_rows_the_newest_win_whatever_is_there(
         "JOIN member m USING (member_id)"
     )
     assert sorted(marked) == sorted({row[2] for row in rows})
-
-
-@pytest.mark.parametrize(
-    "instant",
-    [
-        datetime.min.replace(tzinfo=UTC),
-        datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC),
-        datetime(2000, 1, 1, tzinfo=UTC),
-        datetime(2026, 3, 29, 3, 0, 0, 1, timezone(timedelta(hours=2))),
-        datetime.max.replace(tzinfo=UTC),
-    ],
-    ids=datetime.isoformat,
-)
-async def test_instants_are_those_that_the_database_reads(scene: Scene, instant: datetime) -> None:
-    """To the microsecond, both ways; the server's own reading of the text tells."""
-    async with scene.pool.acquire() as connection:
-        row = await connection.fetchrow(
-            "SELECT $1::timestamptz = $2::text::timestamptz, $2::text::timestamptz",
-            instant,
-            wire_time(instant),
-        )
-    assert row is not None
-    assert tuple(row) == (True, instant)
 
 
 async def test_another_adds_the_same_fact_meanwhile(scene: Scene) -> None:

@@ -1,0 +1,66 @@
+"""Instants keep their value on the way to the server and back, to the microsecond."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+
+import asyncpg
+import pytest
+
+from db import evaluation, intake
+from db.instants import as_numbers
+from service.instants import wire_time
+
+INSTANTS = [
+    datetime.min.replace(tzinfo=UTC),
+    datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC),
+    datetime(2000, 1, 1, tzinfo=UTC),
+    datetime(2026, 3, 29, 3, 0, 0, 1, timezone(timedelta(hours=2))),
+    datetime.max.replace(tzinfo=UTC),
+]
+
+
+@pytest.fixture(params=[intake, evaluation], ids=["intake", "evaluation"])
+async def connection(
+    database: str, request: pytest.FixtureRequest
+) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    await request.param.prepare_connection(connection)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("instant", INSTANTS, ids=datetime.isoformat)
+async def test_they_are_what_the_server_reads_in_their_text(
+    connection: asyncpg.Connection, instant: datetime
+) -> None:
+    row = await connection.fetchrow(
+        "SELECT $1::timestamptz = $2::text::timestamptz, $2::text::timestamptz",
+        instant,
+        wire_time(instant),
+    )
+    assert row is not None
+    assert tuple(row) == (True, instant)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+async def test_as_numbers_they_are_the_same_in_any_zone_of_the_session(
+    connection: asyncpg.Connection, zone: str
+) -> None:
+    await connection.execute(f"SET timezone = '{zone}'")
+    rows = await connection.fetch(
+        "SELECT at AT TIME ZONE 'UTC' FROM unnest($1::timestamp[]) AS n (at)", as_numbers(INSTANTS)
+    )
+    assert [row[0] for row in rows] == INSTANTS
+
+
+async def test_what_python_does_not_know_is_the_first_or_the_last(
+    connection: asyncpg.Connection,
+) -> None:
+    """As the driver has it by itself: the API's connections read the same rows."""
+    row = await connection.fetchrow(
+        "SELECT '-infinity'::timestamptz, 'infinity'::timestamptz, '4000-01-01 BC'::timestamptz"
+    )
+    assert row is not None
+    assert tuple(row) == (INSTANTS[0], INSTANTS[-1], INSTANTS[0])
