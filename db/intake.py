@@ -45,12 +45,12 @@ COLUMNS: Final = {
         "recorded_at": "instant",
     },
 }  # fmt: skip
-# A column's type as a parameter, and its values from it.
+# A column's type as a parameter, its values from it, and what they are then.
 _PASSED: Final = {
-    "bigint": ("bigint[]", "{}"),
-    "text": ("text[]", "{}"),
-    "line": ("text", "string_to_array({}, E'\\n')"),
-    "instant": ("timestamp[]", "{}"),
+    "bigint": ("bigint[]", "unnest({})", "{}"),
+    "text": ("text[]", "unnest({})", '{} COLLATE "C"'),
+    "line": ("text", "string_to_table({}, E'\\n')", '{} COLLATE "C"'),
+    "instant": ("timestamp[]", "unnest({})", "{} AT TIME ZONE 'UTC'"),
 }
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
@@ -61,7 +61,7 @@ WITH merged AS (
     INSERT INTO attendance_fact AS f
         (member_id, event_id, status, occurred_at, recorded_at, message_id)
     SELECT member_id, event_id, status, occurred_at, recorded_at, message_id
-    FROM ROWS ORDER BY member_id, event_id COLLATE "C"
+    FROM ROWS ORDER BY member_id, event_id
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (occurred_at, status) = (
@@ -93,7 +93,7 @@ WITH merged AS (
     INSERT INTO rsvp_fact AS f
         (member_id, event_id, response, responded_at, recorded_at, message_id)
     SELECT member_id, event_id, response, responded_at, recorded_at, message_id
-    FROM ROWS ORDER BY member_id, event_id COLLATE "C"
+    FROM ROWS ORDER BY member_id, event_id
     ON CONFLICT (member_id, event_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (responded_at, response) = (
@@ -165,7 +165,7 @@ WITH merged AS (
     FROM ROWS
     WHERE NOT EXISTS (SELECT FROM erasure e WHERE e.subject = erasure_subject(s.user_id)
                       AND e.erased_at >= s.recorded_at)
-    ORDER BY s.user_id COLLATE "C", s.message_id COLLATE "C"
+    ORDER BY s.user_id, s.message_id
     ON CONFLICT (user_id, message_id) DO UPDATE
     SET recorded_at = excluded.recorded_at,
         (actor, updated_at) = (
@@ -188,7 +188,7 @@ MERGE_ORGANIZATION: Final = """
 WITH merged AS (
     INSERT INTO organization_fact AS f (org_id, name, status, recorded_at, message_id)
     SELECT org_id, name, status, recorded_at, message_id
-    FROM ROWS ORDER BY org_id COLLATE "C"
+    FROM ROWS ORDER BY org_id
     ON CONFLICT (org_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
         (name, status) = (
@@ -229,12 +229,9 @@ def _merge(kind: InputKind, merge: str) -> str:
         _PASSED[holds][1].format(f"${n}::{_PASSED[holds][0]}")
         for n, holds in enumerate(columns.values(), 1)
     ]
-    selected = [
-        f"{name} AT TIME ZONE 'UTC' AS {name}" if holds == "instant" else name
-        for name, holds in columns.items()
-    ]
-    rows = f"""(SELECT {", ".join(selected)}
-        FROM unnest({", ".join(passed)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
+    read = [_PASSED[holds][2].format(name) + f" AS {name}" for name, holds in columns.items()]
+    rows = f"""(SELECT {", ".join(read)}
+        FROM ROWS FROM ({", ".join(passed)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
     return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
 
 

@@ -38,8 +38,8 @@ RESOLVING: Final = """
 WITH wanted AS MATERIALIZED (
     SELECT w.org_id COLLATE "C" AS org_id, w.user_id COLLATE "C" AS user_id,
            w.latest AT TIME ZONE 'UTC' AS latest
-    FROM unnest(string_to_array($1::text, E'\\n'), string_to_array($2::text, E'\\n'),
-                $3::timestamp[]) AS w (org_id, user_id, latest)
+    FROM ROWS FROM (string_to_table($1::text, E'\\n'), string_to_table($2::text, E'\\n'),
+                    unnest($3::timestamp[])) AS w (org_id, user_id, latest)
 ), known AS MATERIALIZED (
     SELECT w.org_id, w.user_id, w.latest, m.member_id, m.accept_after
     FROM wanted w LEFT JOIN member m ON m.org_id = w.org_id AND m.user_id = w.user_id
@@ -93,8 +93,10 @@ def latest_of_unknown(
 ) -> dict[Key, datetime]:
     """Who was not found, in order, with the latest `recorded_at`; sequences of equal length."""
     latest: dict[Key, datetime] = {}
-    for key, member_id, at in zip(keys, found, recorded_at, strict=True):
-        if member_id is None and latest.setdefault(key, at) < at:
+    unknown = [n for n, member_id in enumerate(found) if member_id is None]
+    for n in unknown:
+        key, at = keys[n], recorded_at[n]
+        if latest.setdefault(key, at) < at:
             latest[key] = at
     return dict(sorted(latest.items()))
 
