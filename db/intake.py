@@ -2,7 +2,7 @@
 
 Ids of people become surrogate keys first (`db.member_ids`). Then the rows go to the server by the
 column, and one statement merges them: the newest (recorded_at, id) of a natural key wins, whatever
-was there. A temporary table in between takes longer than merging, since each commit truncates its
+was there. A temporary table in between costs more than it saves, since each commit truncates its
 files; and right into the facts COPY can't go: it knows of no conflicts, and PostgreSQL refuses it
 for tables with row-level security.
 """
