@@ -45,12 +45,21 @@ COLUMNS: Final = {
         "recorded_at": "instant",
     },
 }  # fmt: skip
-# A column's type as a parameter, its values from it, and what they are then.
+
+
+class _Passed(NamedTuple):
+    """How a column travels: its type as a parameter, its rows from that, and a value from a row."""
+
+    type_: str
+    rows: str
+    value: str
+
+
 _PASSED: Final = {
-    "bigint": ("bigint[]", "unnest({})", "{}"),
-    "text": ("text[]", "unnest({})", '{} COLLATE "C"'),
-    "line": ("text", "string_to_table({}, E'\\n')", '{} COLLATE "C"'),
-    "instant": ("timestamp[]", "unnest({})", "{} AT TIME ZONE 'UTC'"),
+    "bigint": _Passed("bigint[]", "unnest({})", "{}"),
+    "text": _Passed("text[]", "unnest({})", '{} COLLATE "C"'),
+    "line": _Passed("text", "string_to_table({}, E'\\n')", '{} COLLATE "C"'),
+    "instant": _Passed("timestamp[]", "unnest({})", "{} AT TIME ZONE 'UTC'"),
 }
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
@@ -218,20 +227,18 @@ ABOUT_MEMBERS: Final = (InputKind.ATTENDANCE, InputKind.RSVP, InputKind.MEMBERSH
 
 def parameter_types(kind: InputKind) -> list[str]:
     """Types of the parameters of MERGES."""
-    types = [_PASSED[holds][0] for holds in COLUMNS[kind].values()]
+    types = [_PASSED[holds].type_ for holds in COLUMNS[kind].values()]
     return [*types, "boolean"] if kind in ABOUT_MEMBERS else types
 
 
 def _merge(kind: InputKind, merge: str) -> str:
     """A merge with the columns as parameters; if it marks members, the last says if in bulk."""
     columns = COLUMNS[kind]
-    passed = [
-        _PASSED[holds][1].format(f"${n}::{_PASSED[holds][0]}")
-        for n, holds in enumerate(columns.values(), 1)
-    ]
-    read = [_PASSED[holds][2].format(name) + f" AS {name}" for name, holds in columns.items()]
-    rows = f"""(SELECT {", ".join(read)}
-        FROM ROWS FROM ({", ".join(passed)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
+    passed = [_PASSED[holds] for holds in columns.values()]
+    sources = [p.rows.format(f"${n}::{p.type_}") for n, p in enumerate(passed, 1)]
+    values = [f"{p.value.format(name)} AS {name}" for name, p in zip(columns, passed, strict=True)]
+    rows = f"""(SELECT {", ".join(values)}
+        FROM ROWS FROM ({", ".join(sources)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
     return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
 
 
@@ -244,7 +251,7 @@ MERGES: Final = {
 }
 
 
-# What a steady stream brings in one batch at most: the marks of more are those of a backlog.
+# What a steady stream brings in one transaction at most: the marks of more are those of a backlog.
 FEW_ROWS: Final = 500
 
 

@@ -49,8 +49,8 @@ SERVER_LIMITS: Final = {
 }
 
 # For those who work on batches and pages. Members and their facts are looked up by index, one after
-# the other, whatever statistics say, which a temporary table does not have; and statements are not
-# planned anew each time.
+# the other, whatever statistics say, which a batch in the parameters does not have; and statements
+# are not planned anew each time.
 PLAN_BY_INDEX: Final = """
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;

@@ -97,8 +97,8 @@ async def test_fault_04_frozen_in_a_transaction(
         await send_until(it, trial, lambda: zombie.arrived(place, 2))
         frozen_at = time.monotonic()
         # The session times out, and the server ends the transaction that holds the offset's row:
-        # after 10 s if it is idle, after 30 s if it is in the middle of a COPY. With the default
-        # session timeout of 45 s that is over before anybody else is given the partition.
+        # after 10 s if it is idle, after 30 s if it is in the middle of a statement. With the
+        # default session timeout of 45 s that is over before anybody else is given the partition.
         recovery_s = await it.until_moving()
         assert recovery_s <= 30 + 15
         if trial.is_full:

@@ -183,6 +183,7 @@ async def test_of_many_rows_the_newest_win_whatever_is_there(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, seed: int, steps: bool
 ) -> None:
     """Of small batches and of large ones, one after the other; as if all had come in one."""
+    monkeypatch.setattr(intake, "FEW_ROWS", 20)
     if steps:
         monkeypatch.setattr(scene.applier, "_apply_plain", refuse)
     rng = random.Random(seed)
