@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
+from murmurhash2 import murmurhash2
 
 Header = tuple[str, bytes | None]
+
+# Java's client began with it, so all others do.
+_SEED: Final = 0x9747B28C
 
 
 class Key(NamedTuple):
@@ -27,7 +30,8 @@ class Key(NamedTuple):
     def of(cls, text: str) -> Self:
         """The key of this text."""
         value = text.encode()
-        return cls(value, murmur2(value) & 0x7FFFFFFF)
+        # The client's own, in Python, takes ten times as long.
+        return cls(value, murmurhash2(value, _SEED) & 0x7FFFFFFF)
 
 
 class PartitionBatches:
