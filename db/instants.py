@@ -17,6 +17,8 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
+_LEAST: Final = (_FIRST - _EPOCH) // _MICROSECOND
+_MOST: Final = (_LAST - _EPOCH) // _MICROSECOND
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -36,7 +38,11 @@ def as_numbers(instants: Iterable[datetime]) -> list[int]:
 
 
 def _encode(instant: datetime) -> tuple[int]:
-    return ((instant - _EPOCH) // _MICROSECOND,)
+    number = (instant - _EPOCH) // _MICROSECOND
+    # With an offset of its own one may lie beyond what the driver reads back elsewhere.
+    if not _LEAST <= number <= _MOST:
+        raise OverflowError("an instant outside the years 1 to 9999 of UTC")
+    return (number,)
 
 
 def _decode(value: tuple[int]) -> datetime:

@@ -104,13 +104,14 @@ def latest_of_unknown(
 class MemberIds:
     """Remembers keys of members to whom everything applies; bounded, one per process.
 
-    `epoch`: the one that what is remembered is of.
+    `epoch`: the one that what is remembered is of. `renewals`: goes up with each new connection.
     """
 
     def __init__(self) -> None:
         self._young: dict[Key, int] = {}
         self._old: dict[Key, int] = {}
         self.epoch = -1
+        self.renewals = 0
 
     async def begin(self, connection: Connection) -> None:
         """Keep erasures out until the transaction ends, and drop what may no longer hold."""
@@ -125,6 +126,7 @@ class MemberIds:
         epoch: int = await connection.fetchval(EPOCH)
         self._forget()
         self.epoch = epoch
+        self.renewals += 1
 
     def _forget(self) -> None:
         self._young, self._old = {}, {}
@@ -138,9 +140,13 @@ class MemberIds:
                     found[index] = self._young[key] = older
         return found
 
-    def remember(self, members: Mapping[Key, int], epoch: int) -> None:
-        """Keep what a committed transaction has resolved under an epoch, if it is still that."""
-        if epoch != self.epoch:
+    def remember(self, members: Mapping[Key, int], epoch: int, renewals: int) -> None:
+        """Keep what a committed transaction has resolved under an epoch, if it is still that.
+
+        `renewals`: as it was when the transaction got its connection. One that was in flight while
+        another connection was made may have been another server's, whose epochs look the same.
+        """
+        if (epoch, renewals) != (self.epoch, self.renewals):
             return
         self._young.update(members)
         if len(self._young) > GENERATION:

@@ -220,6 +220,7 @@ class BatchApplier:
         decoded = [part.decoded for part in parts]
         rows, clashes = _rows_of(decoded)
         async with acquired(self._pool) as connection:
+            renewals = self._ids.renewals
             applied, now = await apply_plain(
                 connection,
                 decoded[0].kind,
@@ -230,7 +231,7 @@ class BatchApplier:
                 max_skew=self._max_future_skew,
             )
         self._set_clock(now)
-        self._ids.remember(applied.members, applied.epoch)
+        self._ids.remember(applied.members, applied.epoch, renewals)
         decoded[0].clashes += clashes + applied.clashes
         for _, batch, d in parts:
             self._failures[TP(batch.topic, batch.partition)] = d.consecutive_failures
@@ -243,6 +244,7 @@ class BatchApplier:
         subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
         letters = [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
         async with transaction(self._pool) as connection:
+            renewals = self._ids.renewals
             now = await offsets.advance(connection, [part.move])
             self._set_clock(now)
             if not decoded.holds_at(now + self._max_future_skew):
@@ -255,7 +257,7 @@ class BatchApplier:
                 await erasures.erase_all(connection, subjects, self._erasure_memory)
             await dead_letters.insert(connection, letters)
         self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
-        self._ids.remember(applied.members, applied.epoch)
+        self._ids.remember(applied.members, applied.epoch, renewals)
         decoded.clashes += applied.clashes
         if applied.marked or subjects or letters:
             self._marked()

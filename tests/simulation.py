@@ -149,7 +149,7 @@ class Simulation:
             applied = await self._apply_plain(decoded)
         else:
             applied = await self._apply(decoded)
-        self._ids.remember(applied.members, applied.epoch)
+        self._ids.remember(applied.members, applied.epoch, self._ids.renewals)
         sent_at = datetime.fromtimestamp(at_ms / 1000, UTC)
         for record in batch:
             self.oracle.apply(

@@ -588,3 +588,19 @@ async def test_what_a_session_opens_is_enough_to_write(api: Api) -> None:
     assert by_bearer.status_code == 401, "a bearer token ends no session"
     headers = {"Origin": HOST, "X-CSRF-Token": token}
     assert (await api.call("DELETE", "/session", None, headers=headers)).status_code == 204
+
+
+async def test_an_expiry_that_nobody_could_read_again_is_no_expiry(api: Api) -> None:
+    """The form takes an offset, too: with one, the last minute of all lies in the year 10000."""
+    token = (await api.call("POST", "/session")).json()["csrf_token"]
+    revision = (await api.get(f"/members/{SILENT}")).json()["revision"]
+    draft = {
+        "level": "moderate", "notes": "n", "expiry": "at", "csrf_token": token,
+        "revision": str(revision), "expires_at": "9999-12-31T23:59-12:00",
+    }  # fmt: skip
+    path = f"/admin/orgs/{ORG}/members/{SILENT}/override"
+    headers = {"Origin": HOST, "Sec-Fetch-Site": "same-origin"}
+    response = await api.client.post(path, data=draft, headers=headers)
+    assert response.status_code == 422
+    assert "Give a day and a time." in response.text
+    assert (await api.get("/members")).status_code == 200

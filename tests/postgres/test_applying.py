@@ -17,7 +17,7 @@ from faust.types import TP
 from db import erasures, intake, plain_batches
 from db.member_ids import MemberIds
 from db.offsets import Claim
-from db.pool import Pool, open_pool, transaction
+from db.pool import Pool, acquired, open_pool, transaction
 from service.errors import Fenced, OutOfSequence, Retryable
 from service.events import InputKind
 from service.instants import wire_time
@@ -377,3 +377,28 @@ async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene, others: int)
     both = [batch(2, record(0, "ben", "more")), batch(3, record(0, "cat"))]
     assert await scene.apply(*both) == [Reached(1, stopped=False)] * 2
     assert await scene.connection.fetchval(TRANSACTIONS) == transactions + 1
+
+
+async def test_an_answer_that_the_old_server_gave_late(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a statement is under way, others are connected to a standby that lacks its commit."""
+    call: Any = vars(applying)["apply_plain"]
+
+    async def answered_late(*args: Any, **options: Any) -> Any:
+        committed = await call(*args, **options)
+        await scene.connection.execute(LOSE_MEMBERS)
+        await scene.connection.execute("UPDATE stream_offset SET next_offset = 0")
+        await scene.connection.execute(
+            "INSERT INTO member (org_id, user_id) VALUES ('club', 'eve')"
+        )
+        await scene.pool.expire_connections()
+        async with acquired(scene.pool):
+            pass
+        return committed
+
+    monkeypatch.setattr(applying, "apply_plain", answered_late)
+    await scene.apply(batch(0, record(0, "ada")))
+    monkeypatch.undo()
+    await scene.apply(batch(1, record(0, "ada", "later")))
+    assert await scene.facts() == [("ada", "later", "attended")]

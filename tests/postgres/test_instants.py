@@ -64,3 +64,13 @@ async def test_what_python_does_not_know_is_the_first_or_the_last(
     )
     assert row is not None
     assert tuple(row) == (INSTANTS[0], INSTANTS[-1], INSTANTS[0])
+
+
+@pytest.mark.parametrize(("extreme", "hours"), [(INSTANTS[-1], -12), (INSTANTS[0], 12)])
+async def test_what_not_every_connection_reads_again_is_refused(
+    connection: asyncpg.Connection, extreme: datetime, hours: int
+) -> None:
+    """The API's readers have the driver's own codec, which fails at the year 10000."""
+    beyond = extreme.replace(tzinfo=timezone(timedelta(hours=hours)))
+    with pytest.raises(asyncpg.DataError):
+        await connection.fetchval("SELECT $1::timestamptz", beyond)

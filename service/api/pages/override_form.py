@@ -58,7 +58,8 @@ def outcome_of(draft: Draft, now: datetime) -> dict[str, Any]:
             expires_at = datetime.fromisoformat(draft.expires_at)
             if expires_at.tzinfo is None:
                 expires_at = expires_at.replace(tzinfo=UTC)
-        except ValueError:
+            expires_at = expires_at.astimezone(UTC)
+        except (ValueError, OverflowError):
             expires_at = None
     elif draft.expiry in EXPIRIES and draft.expiry != "never":
         expires_at = now + timedelta(days=int(draft.expiry))
