@@ -23,8 +23,8 @@ from db.pool import Connection
 from db.results import Result, write_publications
 from service.erasing import Erased, receipt_of
 from service.evaluation import evaluate
+from service.expiry import close_expired
 from service.records import Cause
-from service.standing import close_expired
 
 HOLD: Final = "SELECT pg_advisory_xact_lock(erasure_lock())"
 
@@ -126,7 +126,7 @@ async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[
 
 def _closed(member: MemberCase, now: datetime) -> Result:
     at = max(now, member.standing.computed_at or now)
-    expired = close_expired(member.standing, at)
+    expired = close_expired(member.standing, member.case, at)
     # Like one who has left: the override ends too.
     member = member._replace(case=member.case._replace(eligible=False))
     evaluated = evaluate(member.case, at)

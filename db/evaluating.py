@@ -17,9 +17,10 @@ from db.pool import Connection
 from db.results import Result, write_results
 from service.classifier.templates import MODEL_VERSION, override_texts, rules_texts
 from service.evaluation import Evaluation, evaluate
+from service.expiry import close_expired, joined
 from service.messages import message_of
 from service.records import Cause, Source
-from service.standing import Judgement, Outcome, close_expired, joined, settle, wake_at
+from service.standing import Judgement, Outcome, settle, wake_at
 from service.texts import Texts
 
 
@@ -188,7 +189,7 @@ class Evaluating:
         for member in members:
             # Two workers' clocks are one, but transactions begin before they get the lock.
             at = max(as_of, member.standing.computed_at or as_of)
-            expired = close_expired(member.standing, at)
+            expired = close_expired(member.standing, member.case, at)
             current = member
             if expired.standing.stored_override is None and member.case.override is not None:
                 current = member._replace(case=member.case._replace(override=None))
@@ -223,7 +224,7 @@ def decide(
     outcome = joined(expired, outcome)
     thresholds = member.case.thresholds
     messages = [
-        message_of(member.subject, publication, evaluated, thresholds, recorded_at)
+        message_of(member.subject, publication, thresholds, recorded_at)
         for publication in outcome.publications
     ]
     due_at = wake_at(member.case, evaluated, outcome.standing)

@@ -15,10 +15,11 @@ from db.evaluation import MemberCase
 from db.pool import Pool, acquired, transaction
 from db.scope import Scope
 from service.evaluation import Evaluation
+from service.expiry import close_expired
 from service.levels import Level, Reason
 from service.records import Cause
 from service.signals import Signals
-from service.standing import Standing, close_expired
+from service.standing import Standing
 
 PAGE: Final = 1_000
 # Members may be in the hands of a worker; it evaluates them itself.
@@ -104,7 +105,7 @@ class Recomputing:
             standings = {
                 c.member_id: results[c.member_id].outcome.standing
                 if c.member_id in results
-                else _as_shown(c.standing, now)
+                else _as_shown(c, now)
                 for c in cases
             }
             found = {}
@@ -133,12 +134,13 @@ class Recomputing:
             return await offsets.read_now(connection)
 
 
-def _as_shown(standing: Standing, now: datetime) -> Standing:
+def _as_shown(member: MemberCase, now: datetime) -> Standing:
     """What is stored, as reads show it: an override ends when its time has come.
 
     The clocks that it leaves are those of before, which say nothing any more.
     """
-    closed = close_expired(standing, now).standing
+    standing = member.standing
+    closed = close_expired(standing, member.case, now).standing
     if closed.stored_override == standing.stored_override:
         return standing
     timeless = closed.published._replace(

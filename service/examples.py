@@ -16,7 +16,14 @@ from service.levels import Level
 from service.messages import Message, Subject, message_of
 from service.records import Cause, Source
 from service.signals import Activity, Dates, JoinedAtSource
-from service.standing import NOTHING_PUBLISHED, Judgement, Standing, StoredOverride, settle
+from service.standing import (
+    NO_SIGNALS,
+    NOTHING_PUBLISHED,
+    Judgement,
+    Standing,
+    StoredOverride,
+    settle,
+)
 from service.thresholds import DEFAULT_THRESHOLDS
 from service.timeline import Case, Override
 
@@ -137,7 +144,8 @@ def _messages() -> tuple[Message, Message]:
     )
     case = Case(activity, DEFAULT_THRESHOLDS, eligible=True)
     new_until = _JOINED_AT + DEFAULT_THRESHOLDS.new_for
-    lapsed = NOTHING_PUBLISHED._replace(level=Level.AT_RISK, level_since=new_until)
+    joined = NO_SIGNALS._replace(joined_at=_JOINED_AT, joined_at_source=JoinedAtSource.MEMBERSHIP)
+    lapsed = NOTHING_PUBLISHED._replace(level=Level.AT_RISK, level_since=new_until, signals=joined)
     standing, scored = _publish(case, Standing(2, new_until, lapsed), _COMPUTED_AT, None)
     overridden_at = _COMPUTED_AT + timedelta(hours=14)
     override = Override(Level.HIGHLY_ENGAGED, overridden_at, datetime(2026, 6, 1, tzinfo=UTC))
@@ -164,5 +172,5 @@ def _publish(
     )
     (publication,) = outcome.publications
     subject = Subject(_MEMBER["org_id"], _MEMBER["user_id"], "Riverside Chess Club")
-    message = message_of(subject, publication, evaluation, case.thresholds, as_of)
+    message = message_of(subject, publication, case.thresholds, as_of)
     return outcome.standing, message

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.classifier.templates import override_texts
-from service.evaluation import Evaluation
 from service.records import change_id, message_key
 from service.standing import Publication, Published
 from service.texts import Texts, TextValues, render_admin, render_user, values_of
@@ -48,17 +47,16 @@ def shown_texts(published: Published) -> Texts | None:
 def message_of(
     subject: Subject,
     publication: Publication,
-    evaluation: Evaluation,
     thresholds: Thresholds,
     recorded_at: datetime,
 ) -> Message:
-    """The message of a publication. `evaluation` supplies what texts refer to."""
+    """The message of a publication."""
     key = message_key(subject.org_id, subject.user_id)
     published, change = publication.published, publication.change
     level_body = None
     if published.level is not None:
         expires_at = None if published.override is None else published.override.expires_at
-        values = values_of(evaluation, thresholds, subject.org_name, expires_at)
+        values = values_of(publication.evaluation, thresholds, subject.org_name, expires_at)
         level_body = _level_body(subject, publication, values, recorded_at)
     if change is None:
         return Message(key, level_body, None, None)

@@ -1,7 +1,8 @@
 """What was last decided and published about a member, and how a new evaluation changes it.
 
 Pure. The caller reads `Standing` under a lock, gets back an `Outcome`, and writes all of it in one
-transaction: the new standing, at most one history row per publication, and the messages.
+transaction: the new standing, at most one history row per publication, and the messages. An
+override whose time has come is closed first (`service.expiry`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Final, NamedTuple
 from service.evaluation import Evaluation, level_began_at
 from service.levels import Level, Reason
 from service.records import Cause, Source
-from service.signals import Signals
+from service.signals import JoinedAtSource, Signals, signals_at
 from service.texts import Texts
 from service.thresholds import Thresholds
-from service.timeline import Case, Override
+from service.timeline import Case, Override, steps_from
 
 NO_SIGNALS: Final = Signals(0, None, 0, None, None, None, None)
 SYSTEM: Final = "system"
@@ -101,12 +102,16 @@ class OverrideAction(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """One published state; `published.level` None is a tombstone."""
+    """One published state; `published.level` None is a tombstone.
+
+    `evaluation`: the one that it came from, for what its texts refer to.
+    """
 
     revision: int
     published: Published
     change: Change | None
     shown_source: Source | None
+    evaluation: Evaluation
 
 
 class Outcome(NamedTuple):
@@ -122,52 +127,6 @@ def shown_source(published: Published) -> Source | None:
     return Source.OVERRIDE if published.override is not None else published.computed_source
 
 
-def close_expired(standing: Standing, as_of: datetime) -> Outcome:
-    """End an override whose time has come, as a change of its own; otherwise nothing.
-
-    The level falls back to the computed one as it stands, from the instant of expiry on.
-    """
-    stored = standing.stored_override
-    if stored is None or stored.override.active_at(as_of):
-        return Outcome(standing, (), ())
-    expired = stored.override
-    published = standing.published
-    action = OverrideAction(
-        "expire", expired.level, published.computed_level, None, SYSTEM, expired.expires_at
-    )
-    assert expired.expires_at is not None
-    after = published._replace(override=None, level=published.computed_level)
-    change = None
-    if after.level != published.level:
-        effective_at = _not_before(expired.expires_at, published.level_since)
-        change = Change(published.level, after.level, Cause.OVERRIDE_EXPIRED, effective_at)
-        after = after._replace(previous_level=published.level, level_since=effective_at)
-    if change is None:
-        # Nothing moved: what is evaluated next tells that the override is gone.
-        return Outcome(standing._replace(stored_override=None), (), (action,))
-    revision = standing.revision + 1
-    publication = Publication(revision, after, change, shown_source(after))
-    ended = standing._replace(revision=revision, published=after, stored_override=None)
-    return Outcome(ended, (publication,), (action,))
-
-
-def joined(closed: Outcome, settled: Outcome) -> Outcome:
-    """What `close_expired` and the `settle` that follows come to together.
-
-    The state that the expiry leaves has the clocks of before. Where the level stays with it, what
-    was settled is published in its place: one state, with the change that the expiry is. An
-    override that follows at once is a state of its own: the expiry was not its doing.
-    """
-    publications = closed.publications + settled.publications
-    standing = settled.standing
-    if closed.publications and settled.publications:
-        (expiry,), (state,) = closed.publications, settled.publications
-        if state.change is None and state.published.override is None:
-            publications = (state._replace(revision=expiry.revision, change=expiry.change),)
-            standing = standing._replace(revision=expiry.revision)
-    return Outcome(standing, publications, closed.override_actions + settled.override_actions)
-
-
 def settle(
     before: Standing,
     case: Case,
@@ -181,7 +140,7 @@ def settle(
 ) -> Outcome:
     """What an evaluation comes to. `judgement` is None exactly when the member is not scored.
 
-    `before` has no expired override any more (`close_expired` comes first), and `case.override` is
+    `before` has no expired override any more (`service.expiry` comes first), and `case.override` is
     that of `before`. `causes`: why the member was due (values of `Cause`). `forced_cause`: an
     administrator's action that explains the change whatever else happened.
     """
@@ -203,21 +162,23 @@ def settle(
             actions = (OverrideAction("clear", stored.override.level, None, None, SYSTEM, None),)
             stored = None
     else:
-        after = _computed(before, case, evaluation, judgement, stored)
+        after = computed(before, case, evaluation, judgement, stored)
     change = None
     if after.level != before.published.level:
-        cause = forced_cause or _cause(before, after, causes, has_membership=has_membership)
+        cause = forced_cause or _cause(
+            before, after, case, evaluation.as_of, causes, has_membership=has_membership
+        )
         effective_at = evaluation.as_of
         if cause is Cause.TIME and before.computed_at is not None:
             effective_at = _began_at(before, before.computed_at, case, evaluation)
-        effective_at = _not_before(effective_at, before.published.level_since)
+        effective_at = not_before(effective_at, before.published.level_since)
         change = Change(before.published.level, after.level, cause, effective_at)
         after = after._replace(level_since=effective_at, previous_level=before.published.level)
     publications: tuple[Publication, ...] = ()
     revision = before.revision
     if change is not None or (after.level is not None and after != before.published):
         revision += 1
-        publications = (Publication(revision, after, change, shown_source(after)),)
+        publications = (Publication(revision, after, change, shown_source(after), evaluation),)
     standing = Standing(
         revision,
         evaluation.as_of,
@@ -229,13 +190,14 @@ def settle(
     return Outcome(standing, publications, actions)
 
 
-def _computed(
+def computed(
     before: Standing,
     case: Case,
     evaluation: Evaluation,
     judgement: Judgement,
     stored: StoredOverride | None,
 ) -> Published:
+    """What the world sees of a scored member after an evaluation, but for a change of the level."""
     assert evaluation.ruling is not None
     thresholds: Thresholds = case.thresholds
     override = None if stored is None else stored.override
@@ -259,15 +221,26 @@ def _computed(
 
 
 def _cause(
-    before: Standing, after: Published, causes: Collection[str], *, has_membership: bool
+    before: Standing,
+    after: Published,
+    case: Case,
+    as_of: datetime,
+    causes: Collection[str],
+    *,
+    has_membership: bool,
 ) -> Cause:
+    """Why the level changed. What was read may be newer than the marks: facts tell as well."""
     first = before.published.level_since is None
-    if Cause.MEMBERSHIP in causes or (first and has_membership):
+    if (
+        Cause.MEMBERSHIP in causes
+        or (first and has_membership)
+        or _membership_differs(before, after, case)
+    ):
         return Cause.MEMBERSHIP
     known = before.published.thresholds_version
     if known is not None and after.thresholds_version not in (None, known):
         return Cause.THRESHOLDS
-    if Cause.SIGNALS in causes or first:
+    if Cause.SIGNALS in causes or first or _facts_differ(before, after, case, as_of):
         return Cause.SIGNALS
     # Who was marked for a verdict and moved by the rules alone was moved by the clock.
     if Cause.CLASSIFIER in causes and Source.CLAUDE in (
@@ -276,6 +249,38 @@ def _cause(
     ):
         return Cause.CLASSIFIER
     return Cause.TIME
+
+
+def _membership_differs(before: Standing, after: Published, case: Case) -> bool:
+    """Whether the member has left or come back, or joined at another time, since `before`."""
+    if after.level is None:
+        return not case.eligible
+    if before.computed_at is None:
+        return False
+    joined_at = before.published.signals.joined_at
+    if before.published.level is None and joined_at is not None and joined_at <= before.computed_at:
+        # So nothing else can have kept them from being scored.
+        return True
+    activity = case.activity
+    return (
+        activity.joined_at_source is JoinedAtSource.MEMBERSHIP and joined_at != activity.joined_at
+    )
+
+
+def _facts_differ(before: Standing, after: Published, case: Case, as_of: datetime) -> bool:
+    """Whether facts have come, or are others, since `before`."""
+    if before.computed_at is None:
+        return False
+    then = signals_at(case.activity, case.thresholds.window, before.computed_at)
+    if then != before.published.signals:
+        return True
+    # Facts of the time since have come since, unless they were dated ahead: then it was foreseen.
+    _, attended_at, _, rsvp_at, profile_at, _, _ = after.signals
+    if not any(at and at > before.computed_at for at in (attended_at, rsvp_at, profile_at)):
+        return False
+    foreseen_at = before.published.next_level_change_at
+    was_foreseen = foreseen_at is not None and foreseen_at <= as_of
+    return not (was_foreseen and after.level == before.published.next_level)
 
 
 def _began_at(
@@ -292,28 +297,31 @@ def _began_at(
     return began_at
 
 
-def _not_before(at: datetime, earliest: datetime | None) -> datetime:
+def not_before(at: datetime, earliest: datetime | None) -> datetime:
+    """`at`, but never before the change before it."""
     return at if earliest is None or at >= earliest else earliest
 
 
 def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:
     """When the member has to be looked at again if nothing arrives.
 
-    A crossing, an expiry, or the end of a newness that only Claude still saw.
+    A crossing, an expiry, a step under an override, or the end of a newness that only Claude still
+    saw.
     """
     if not case.eligible:
         return None
-    instants = [
-        at
-        for at in (
-            evaluation.next_change_at,
-            None if standing.stored_override is None
-            else standing.stored_override.override.expires_at,
-            _newness_ends_at(case, evaluation, standing),
-        )
-        if at is not None
-    ]  # fmt: skip
-    return min(instants, default=None)
+    candidates = [evaluation.next_change_at, _newness_ends_at(case, evaluation, standing)]
+    if standing.stored_override is not None:
+        candidates.append(standing.stored_override.override.expires_at)
+        candidates.append(_next_step_beneath(case, evaluation))
+    return min((at for at in candidates if at is not None), default=None)
+
+
+def _next_step_beneath(case: Case, evaluation: Evaluation) -> datetime | None:
+    """When the computed level changes next, whatever the override shows meanwhile."""
+    ruled = None if evaluation.ruling is None else evaluation.ruling.level
+    at, _ = next(steps_from(case._replace(override=None), evaluation.as_of, ruled), (None, None))
+    return at
 
 
 def _newness_ends_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:

@@ -363,7 +363,7 @@ async def test_history_of_leaving_under_an_override(api: Api) -> None:
     await api.community.membership(LOST, name="Ivy Lost", status="left")
     await api.community.evaluate([(ORG, LOST)])
     items = await history_in_pages_of_one(api, LOST)
-    assert told(items)[:4] == ["signals", "clear", "override_set", "override"]
+    assert told(items)[:4] == ["membership", "clear", "override_set", "override"]
     assert items == (await api.get(f"/members/{LOST}/history")).json()["items"]
 
 

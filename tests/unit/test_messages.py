@@ -60,6 +60,7 @@ PUBLICATIONS = st.builds(
     st.just(NOTHING_PUBLISHED) | PUBLISHED,
     st.none() | CHANGES,
     st.none() | st.sampled_from(Source),
+    st.just(None),  # comes with the instant
 )
 SUBJECTS = st.builds(Subject, st.just("riverside-chess"), st.just("ada|1@x.y"), st.text())
 
@@ -76,8 +77,8 @@ def test_bodies_are_what_the_models_make_of_them(
     published, change = publication.published, publication.change
     if published.level is not None and publication.shown_source is None:
         publication = publication._replace(shown_source=Source.RULES)
-    evaluation = evaluation_of(published, at)
-    message = message_of(subject, publication, evaluation, DEFAULT_THRESHOLDS, at)
+    publication = publication._replace(evaluation=evaluation_of(published, at))
+    message = message_of(subject, publication, DEFAULT_THRESHOLDS, at)
     assert (message.level_body is None) == (published.level is None)
     assert (message.change_body is None) == (change is None)
     if message.level_body is not None:

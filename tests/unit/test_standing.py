@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from service.evaluation import evaluate
+from service.expiry import close_expired, joined
 from service.levels import Level
 from service.records import Cause, Source
 from service.signals import Activity, Dates, JoinedAtSource
@@ -13,9 +14,8 @@ from service.standing import (
     Outcome,
     Standing,
     StoredOverride,
-    close_expired,
-    joined,
     settle,
+    wake_at,
 )
 from service.texts import Texts
 from service.thresholds import DEFAULT_THRESHOLDS, Thresholds
@@ -166,8 +166,8 @@ def test_an_expired_override_is_closed_as_a_change_of_its_own() -> None:
     expires_at = NOW + DAY
     before = overridden(expires_at)
     assert before.published.level is Level.NEW
-    assert close_expired(before, expires_at - timedelta(microseconds=1)).publications == ()
-    outcome = close_expired(before, expires_at + DAY)
+    assert close_expired(before, case(1), expires_at - timedelta(microseconds=1)).publications == ()
+    outcome = close_expired(before, case(1), expires_at + DAY)
     (publication,) = outcome.publications
     assert publication.change is not None
     assert publication.change.cause is Cause.OVERRIDE_EXPIRED
@@ -182,7 +182,7 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
     stored = StoredOverride(Override(Level.MODERATE, NOW, expires_at), "admin", "because")
     before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
     before = settled(before, case(1, override=stored.override)).standing
-    closed = close_expired(before, expires_at)
+    closed = close_expired(before, case(1), expires_at)
     assert closed.publications == ()
     assert [action.action for action in closed.override_actions] == ["expire"]
     (publication,) = settled(closed.standing, case(1), expires_at, causes=()).publications
@@ -193,7 +193,7 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
 def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
     expires_at, late = NOW + DAY, NOW + 2 * DAY
     before = overridden(expires_at)
-    closed = close_expired(before, late)
+    closed = close_expired(before, case(1), late)
     outcome = joined(closed, settled(closed.standing, case(1), late, causes=()))
     (publication,) = outcome.publications
     assert publication.change == closed.publications[0].change
@@ -210,8 +210,9 @@ def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
 def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> None:
     expires_at, late = NOW + DAY, NOW + 2 * DAY
     before = overridden(expires_at)
-    closed = close_expired(before, late)
-    outcome = joined(closed, settled(closed.standing, case(1, 2, 3), late))
+    busy = case(1, -1.4, -1.5)
+    closed = close_expired(before, busy, late)
+    outcome = joined(closed, settled(closed.standing, busy, late))
     changes = [p.change for p in outcome.publications if p.change is not None]
     assert [(c.cause, c.to_level) for c in changes] == [
         (Cause.OVERRIDE_EXPIRED, Level.MODERATE),
@@ -223,7 +224,7 @@ def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> No
 
 def test_an_override_right_after_an_expiry_is_a_state_of_its_own() -> None:
     late = NOW + 2 * DAY
-    closed = close_expired(overridden(NOW + DAY), late)
+    closed = close_expired(overridden(NOW + DAY), case(1), late)
     again = StoredOverride(Override(Level.MODERATE, late), "admin", "because")
     begun = closed.standing._replace(stored_override=again)
     outcome = joined(closed, settled(begun, case(1, override=again.override), late))
@@ -232,6 +233,110 @@ def test_an_override_right_after_an_expiry_is_a_state_of_its_own() -> None:
     assert (expiry.change.cause, expiry.shown_source) == (Cause.OVERRIDE_EXPIRED, Source.RULES)
     assert (state.change, state.shown_source) == (None, Source.OVERRIDE)
     assert (expiry.revision, state.revision, outcome.standing.revision) == (3, 4, 4)
+
+
+def test_an_expired_override_falls_back_to_what_the_rules_say_by_then() -> None:
+    """Newness has ended underneath, and nobody looked."""
+    young = case(joined_days_ago=59)
+    expires_at, late = NOW + 2 * DAY, NOW + 3 * DAY
+    stored = StoredOverride(Override(Level.HIGHLY_ENGAGED, NOW, expires_at), "admin", "because")
+    shown = young._replace(override=stored.override)
+    first = settled(FRESH, young).standing._replace(stored_override=stored)
+    before = settled(first, shown, forced=Cause.OVERRIDE_SET).standing
+    assert before.published.computed_level is Level.NEW
+    for at in (expires_at, late):
+        closed = close_expired(before, young, at)
+        (action,) = closed.override_actions
+        assert (action.previous_level, action.new_level) == (Level.HIGHLY_ENGAGED, Level.AT_RISK)
+        (publication,) = joined(closed, settled(closed.standing, young, at, causes=())).publications
+        assert publication.change is not None
+        assert publication.change == (
+            Level.HIGHLY_ENGAGED, Level.AT_RISK, Cause.OVERRIDE_EXPIRED, expires_at,
+        )  # fmt: skip
+        assert publication.evaluation.signals == publication.published.signals
+        assert publication.published.next_change_at == evaluate(young, at).next_change_at
+
+
+def test_an_override_that_agrees_with_what_the_rules_say_by_then_changes_nothing() -> None:
+    young = case(joined_days_ago=59)
+    expires_at = NOW + 2 * DAY
+    stored = StoredOverride(Override(Level.AT_RISK, NOW, expires_at), "admin", "because")
+    first = settled(FRESH, young).standing._replace(stored_override=stored)
+    before = settled(
+        first, young._replace(override=stored.override), forced=Cause.OVERRIDE_SET
+    ).standing
+    closed = close_expired(before, young, expires_at)
+    outcome = joined(closed, settled(closed.standing, young, expires_at, causes=()))
+    (publication,) = outcome.publications
+    assert publication.change is None
+    assert [action.action for action in outcome.override_actions] == ["expire"]
+
+
+def test_claude_s_level_outlives_an_override_while_the_rules_say_the_same() -> None:
+    expires_at = NOW + DAY
+    stored = StoredOverride(Override(Level.NEW, NOW, expires_at), "admin", "because")
+    first = settled(FRESH, case(1), level=Level.AT_RISK).standing._replace(stored_override=stored)
+    before = settled(
+        first, case(1, override=stored.override), level=Level.AT_RISK, forced=Cause.OVERRIDE_SET
+    ).standing
+    (publication,) = close_expired(before, case(1), expires_at).publications
+    assert publication.published.level is Level.AT_RISK
+    assert publication.shown_source is Source.CLAUDE
+    # A hundred days later the rules say at risk themselves.
+    stored = StoredOverride(Override(Level.NEW, NOW, NOW + 100 * DAY), "admin", "because")
+    (publication,) = close_expired(
+        before._replace(stored_override=stored), case(1), NOW + 100 * DAY
+    ).publications
+    assert publication.published.level is Level.AT_RISK
+    assert publication.shown_source is Source.RULES
+
+
+def test_a_step_of_the_computed_level_wakes_under_an_override() -> None:
+    young = case(joined_days_ago=59)
+    stored = StoredOverride(Override(Level.HIGHLY_ENGAGED, NOW), "admin", "because")
+    shown = young._replace(override=stored.override)
+    first = settled(FRESH, young).standing._replace(stored_override=stored)
+    standing = settled(first, shown, forced=Cause.OVERRIDE_SET).standing
+    evaluation = evaluate(shown, NOW)
+    assert evaluation.next_change_at is None
+    woken_at = wake_at(shown, evaluation, standing)
+    assert woken_at == NOW + DAY
+    (publication,) = settled(standing, shown, woken_at, causes=()).publications
+    assert publication.change is None
+    assert publication.published.computed_level is Level.AT_RISK
+
+
+def test_what_was_read_decides_the_cause_where_its_mark_is_still_to_come() -> None:
+    first = settled(FRESH, case(1)).standing
+    later = NOW + DAY
+
+    def cause_of(before: Standing, what: Case, causes: Collection[str] = ()) -> Cause:
+        (publication,) = settled(before, what, later, causes).publications
+        assert publication.change is not None
+        return publication.change.cause
+
+    gone = case(1, eligible=False)
+    assert cause_of(first, gone, ("signals",)) is Cause.MEMBERSHIP
+    assert cause_of(first, gone) is Cause.MEMBERSHIP
+    left = settled(first, gone, causes=("membership",)).standing
+    assert cause_of(left, case(1), ("signals",)) is Cause.MEMBERSHIP
+    # Joined lately after all.
+    assert cause_of(first, case(1, joined_days_ago=10)) is Cause.MEMBERSHIP
+    # Facts of before, and of the time since.
+    assert cause_of(first, case(1, 2, 3)) is Cause.SIGNALS
+    assert cause_of(first, case(1, -0.25, -0.5)) is Cause.SIGNALS
+    assert cause_of(first, case()) is Cause.SIGNALS
+
+
+def test_what_was_dated_ahead_comes_with_time() -> None:
+    ahead = case(1, -0.25, -0.5)
+    first = settled(FRESH, ahead).standing
+    assert first.published.next_level is Level.HIGHLY_ENGAGED
+    (publication,) = settled(first, ahead, NOW + DAY, causes=()).publications
+    assert publication.change is not None
+    assert (publication.change.cause, publication.change.effective_at) == (
+        Cause.TIME, NOW + 0.5 * DAY,
+    )  # fmt: skip
 
 
 def test_who_leaves_had_a_level_before() -> None:
