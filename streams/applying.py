@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -33,7 +34,7 @@ from service.events import InputKind
 from service.metrics import METRICS
 from streams.batches import Batch
 from streams.group_commit import GroupCommit
-from streams.intake import Decoded, Refusal, Row, decode_batch, newest
+from streams.intake import Decoded, Erasure, Refusal, Row, decode_batch, newest
 from streams.lanes import Reached
 from streams.positions import CheckClaims, fingerprint
 
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGE_LENGTH: Final = 500
 # Of many refused records the first few name the fault; `engagement dlq list` has them all.
 LOGGED_OFFSETS: Final = 10
+# Each costs a few statements, and a transaction has its time.
+MOST_TURNS: Final = 50
 
 
 class ClockMoved(Exception):
@@ -241,25 +244,24 @@ class BatchApplier:
     async def _commit(self, part: Part) -> None:
         """Apply one part in a transaction, whatever is in it."""
         _, batch, decoded = part
-        subjects = [erasures.Subject(*erasure) for erasure in decoded.erasures]
-        letters = [dead_letter_row(batch, refusal) for refusal in decoded.refusals]
         async with transaction(self._pool) as connection:
             renewals = self._ids.renewals
             now = await offsets.advance(connection, [part.move])
             self._set_clock(now)
             if not decoded.holds_at(now + self._max_future_skew):
                 raise ClockMoved
-            if subjects:
+            if decoded.erasures:
                 # Erasing and applying records exclude each other.
                 await erasures.hold(connection)
             applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
-            if subjects:
-                await erasures.erase_all(connection, subjects, self._erasure_memory)
-            await dead_letters.insert(connection, letters)
+            for letters, subjects in _turns(batch, decoded):
+                await dead_letters.insert(connection, letters)
+                if subjects:
+                    await erasures.erase_all(connection, subjects, self._erasure_memory)
         self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
         self._ids.remember(applied.members, applied.epoch, renewals)
         decoded.clashes += applied.clashes
-        if applied.marked or subjects or letters:
+        if applied.marked or not decoded.is_plain:
             self._marked()
 
     async def _find_refused(self, batch: Batch) -> frozenset[int]:
@@ -322,6 +324,27 @@ class BatchApplier:
                       partition=batch.partition, offset=decoded.stop_after,
                       failures=decoded.consecutive_failures,
                       advice="mend the producer, then run `engagement dlq resume`")  # fmt: skip
+
+
+def _turns(
+    batch: Batch, decoded: Decoded
+) -> list[tuple[list[DeadLetterRow], list[erasures.Subject]]]:
+    """Dead letters and erasures by turns, as the records come.
+
+    An erasure takes the letters about the member that came before, and leaves what comes after. Of
+    very many turns the last ones are one, in favour of forgetting.
+    """
+    turns: list[tuple[list[DeadLetterRow], list[erasures.Subject]]] = [([], [])]
+    found: list[tuple[int, Refusal | Erasure]] = [(r.record.offset, r) for r in decoded.refusals]
+    found += [(erasure.offset, erasure) for erasure in decoded.erasures]
+    for _, one in sorted(found, key=itemgetter(0)):
+        if isinstance(one, Erasure):
+            turns[-1][1].append(erasures.Subject(one.org_id, one.user_id, one.erased_at))
+            continue
+        if turns[-1][1] and len(turns) < MOST_TURNS:
+            turns.append(([], []))
+        turns[-1][0].append(dead_letter_row(batch, one))
+    return turns
 
 
 def _rows_of(decoded: Sequence[Decoded]) -> tuple[list[Row], int]:

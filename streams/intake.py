@@ -71,6 +71,7 @@ class Erasure(NamedTuple):
     org_id: str
     user_id: str
     erased_at: datetime
+    offset: int
 
 
 _FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
@@ -387,7 +388,7 @@ def _decode_one(
         if erased_at > latest_allowed:
             _refuse_future(decoded, erased_at)
         decoded.latest_accepted = max(decoded.latest_accepted, erased_at)
-        decoded.erasures.append(Erasure(org_id, user_id, erased_at))
+        decoded.erasures.append(Erasure(org_id, user_id, erased_at, record.offset))
         return None
     model = decode(kind, record.value, record.headers)
     return tuple(getattr(model, name) for name in type(model).model_fields)

@@ -163,7 +163,7 @@ class Simulation:
                 await erasures.hold(connection)
             applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
             if decoded.erasures:
-                subjects = [erasures.Subject(*one) for one in decoded.erasures]
+                subjects = [erasures.Subject(*one[:3]) for one in decoded.erasures]
                 await erasures.erase_all(connection, subjects, MEMORY)
         return applied
 

@@ -23,6 +23,7 @@ class Facts:
         self.organizations: dict[str, Record] = {}
         self.profiles: dict[str, dict[str, Record]] = defaultdict(dict)
         self._erased_at: dict[Member, datetime] = {}
+        self._user_erased_at: dict[str, datetime] = {}
         self._profile_erased_at: dict[str, datetime] = {}
 
     def keep(self, kind: str, record: Record) -> None:
@@ -71,10 +72,11 @@ class Facts:
         if membership is not None and _is_claimed(membership, erased_at):
             del self.memberships[member]
         user_id = member[1]
+        latest = max(erased_at, self._user_erased_at.get(user_id, erased_at))
+        self._user_erased_at[user_id] = latest
         if not any(known_user == user_id for _, known_user in self.members()):
-            before = self._profile_erased_at.get(user_id, erased_at)
-            self._profile_erased_at[user_id] = max(erased_at, before)
-            self.profiles[user_id] = _recorded_after(erased_at, self.profiles[user_id])
+            self._profile_erased_at[user_id] = latest
+            self.profiles[user_id] = _recorded_after(latest, self.profiles[user_id])
 
     def members(self) -> set[Member]:
         """Everybody known, scored or not."""

@@ -29,6 +29,7 @@ from streams.intake import decode_batch
 from streams.lanes import Reached
 
 TOPIC, PARTITIONS = "attendance", 6
+MEMBERSHIPS = "memberships"
 NOW = datetime.now(UTC).replace(microsecond=0)
 OFFSETS = "SELECT partition, next_offset FROM stream_offset ORDER BY partition"
 # Rows that one transaction has written bear its instant.
@@ -110,7 +111,7 @@ def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
     return BatchApplier(
         pool,
         ids,
-        kinds={TOPIC: InputKind.ATTENDANCE},
+        kinds={TOPIC: InputKind.ATTENDANCE, MEMBERSHIPS: InputKind.MEMBERSHIP},
         owner=uuid4(),
         max_future_skew=timedelta(minutes=5),
         max_consecutive_failures=100,
@@ -251,6 +252,30 @@ async def test_who_is_fenced_does_not_hold_up_the_others(scene: Scene) -> None:
     assert {user for user, *_ in await scene.facts()} == {
         f"user-{number}" for number in range(PARTITIONS) if number != 2
     }
+
+
+async def test_an_erasure_takes_what_was_refused_before_it_and_no_more(scene: Scene) -> None:
+    tp = TP(MEMBERSHIPS, 0)
+    claims = await scene.applier.claim([tp], 1)
+    at_ms = int(NOW.timestamp() * 1000)
+
+    def bad(offset: int, user: str) -> Record:
+        return Record(offset, b'{"display_name": "Secret"', f"club:{user}".encode(), at_ms)
+
+    def tombstone(offset: int, user: str) -> Record:
+        return Record(offset, None, f"club:{user}".encode(), at_ms)
+
+    records = (
+        bad(0, "ada"), bad(1, "ben"), tombstone(2, "ada"), bad(3, "ada"), tombstone(4, "ben"),
+        bad(5, "ben"), tombstone(6, "ada"),
+    )  # fmt: skip
+    await scene.applier.apply(claims[tp], Batch(*tp, 0, 7, records), doubtful=False)
+    kept = await scene.connection.fetch(
+        'SELECT "offset", user_id FROM dead_letter WHERE value IS NOT NULL ORDER BY 1'
+    )
+    # The last tombstone is a repeat: what came in between is of somebody who has come back.
+    assert [tuple(row) for row in kept] == [(3, "ada"), (5, "ben")]
+    assert await scene.connection.fetchval("SELECT count(*) FROM dead_letter") == 4
 
 
 async def test_a_bad_record_is_refused_and_nothing_else(scene: Scene) -> None:

@@ -283,6 +283,56 @@ async def test_profile_updates_go_with_the_last_organisation(database: str) -> N
             )
 
 
+async def test_profile_updates_go_whichever_organisation_is_the_last(database: str) -> None:
+    """Two tombstones, and updates before, between and after them; also one that comes late."""
+    async with simulation(database, NOW) as world:
+        await world.set_clock(NOW + days(20))
+        erased_at = {ORG: NOW + days(1), OTHER_ORG: NOW + days(3)}
+        for user, order in ((ADA, (ORG, OTHER_ORG)), (BOB, (OTHER_ORG, ORG))):
+            for org in order:
+                await world.join(org, user, NOW - days(300), recorded_at=NOW)
+            for day in (0, 2, 4):
+                await send_update(world, user, day)
+            for org in order:
+                subject = [erasures.Subject(org, user, erased_at[org])]
+                async with transaction(world.pool) as connection:
+                    await erasures.erase_all(connection, subject, MEMORY)
+                world.oracle.erase(org, user, erased_at[org])
+            await send_update(world, user, 2.5)
+            kept = await world.fetch("SELECT id FROM profile WHERE user_id = $1", user)
+            assert [row["id"] for row in kept] == [f"{user}-4"]
+        assert len(world.oracle.facts("profile-update")) == 2
+
+
+async def send_update(world: Simulation, user: str, day: float) -> None:
+    at = NOW + days(day)
+    await world.send(
+        "profile-update", id=f"{user}-{day}", user_id=user, updated_at=at, recorded_at=at
+    )
+
+
+async def test_a_tombstone_once_more_leaves_alone_who_came_back(database: str) -> None:
+    boss = "boss"
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, boss, NOW - days(300))
+        await world.evaluate()
+        await world.advance(days(1))
+        erased_at = world.now
+        await erase(world, boss)
+        await world.advance(days(1))
+        await world.join(ORG, boss, NOW - days(1))
+        await world.evaluate()
+        await world.set_override(ORG, boss, "moderate")
+        async with transaction(world.pool) as connection:
+            subject = [erasures.Subject(ORG, boss, erased_at)]
+            (done,) = await erasures.erase_all(connection, subject, MEMORY)
+        assert done.was_known
+        assert await world.value("SELECT overridden_by FROM member_engagement") == boss
+        assert await world.value(
+            "SELECT count(*) FROM engagement_override_history WHERE performed_by = $1", boss
+        )
+
+
 async def test_erasing_and_records_in_any_order_give_the_same_facts(database: str) -> None:
     """Small lives with tombstones between the records, shuffled, against the oracle."""
     async with simulation(database, NOW) as world:
@@ -407,7 +457,8 @@ async def test_what_is_remembered_is_forgotten_in_time(database: str) -> None:
             assert (await housekeep(connection))["erasure"] == 0
         await world.set_clock(NOW + MEMORY)
         async with acquired(world.pool) as connection:
-            assert (await housekeep(connection))["erasure"] == 2
+            # Of the member, of the user, and until when the user is known nowhere.
+            assert (await housekeep(connection))["erasure"] == 3
 
 
 # ------------------------------------------------------------------------- nobody else

@@ -181,6 +181,31 @@ async def test_expiry_shows_at_once_and_is_written_once(database: str) -> None:
         assert await published(world) == []
 
 
+async def test_what_changes_beneath_an_override_is_known_when_it_expires(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, ADA, NOW - days(59))
+        await world.evaluate()
+        newness_ends, expires_at = NOW + days(1), NOW + days(2)
+        await world.set_override(ORG, ADA, "highly_engaged", expires_at)
+        await published(world)
+        await world.set_clock(newness_ends)
+        assert await world.evaluate() == 1
+        ((level, change),) = await published(world)
+        assert level is not None
+        assert (level["level"], level["computed_level"]) == ("highly_engaged", "at_risk")
+        assert change is None
+        await world.set_clock(expires_at + timedelta(seconds=5))
+        await world.evaluate()
+        ((level, change),) = await published(world)
+        assert level is not None
+        assert level["level"] == "at_risk"
+        assert change is not None
+        assert (change["from_level"], change["to_level"], change["cause"]) == (
+            "highly_engaged", "at_risk", "override_expired",
+        )  # fmt: skip
+        await agree(world)
+
+
 async def test_an_expired_one_is_closed_before_the_next_is_set(database: str) -> None:
     async with simulation(database, NOW) as world:
         await member(world)
@@ -425,4 +450,4 @@ async def test_all_actions_work_as_the_role_of_the_api(database: str) -> None:
         assert await world.levels() == {}
         with pytest.raises(NotFound):
             await as_api("erase", user="never.known", performed_by="boss")
-        assert await world.value("SELECT count(*) FROM erasure") == 2
+        assert await world.value("SELECT count(*) FROM erasure") == 3
