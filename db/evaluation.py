@@ -40,9 +40,18 @@ RESULT_COLUMNS: Final = (
     "model_version", "improvement_level", "counted_event_ids", "verdict_key", "override_level",
     "overridden_by", "override_notes",
 )  # fmt: skip
+# What is published of it beside, if anything is: the key and the bodies, and of a change what
+# history tells.
+MESSAGE_COLUMNS: Final = {
+    "message_key": "text", "level_body": "bytea", "change_body": "bytea", "change_id": "uuid",
+    "org_id": "text", "user_id": "text", "effective_at": "timestamptz", "from_level": "text",
+    "cause": "text", "source": "text",
+}  # fmt: skip
 CREATE_RESULT_ROW: Final = f"""
 CREATE TEMPORARY TABLE result_row AS
-SELECT {", ".join(RESULT_COLUMNS)} FROM engagement WITH NO DATA"""  # noqa: S608 - made of constants
+SELECT {", ".join(RESULT_COLUMNS)},
+       {", ".join(f"NULL::{type_} AS {name}" for name, type_ in MESSAGE_COLUMNS.items())}
+FROM engagement WITH NO DATA"""  # noqa: S608 - made of constants
 
 LOCK_ONE: Final = """
 SELECT e.member_id FROM engagement e JOIN member m USING (member_id)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from db.evaluation import RESULT_COLUMNS, MemberCase
+from db.evaluation import MESSAGE_COLUMNS, RESULT_COLUMNS, MemberCase
 from db.pool import Connection
 from db.wakeups import Wakeup
 from service.classifier.templates import override_texts
 from service.evaluation import Evaluation
 from service.messages import Message
-from service.standing import Outcome
+from service.standing import Outcome, Publication
 from service.texts import Texts
 
 MAX_EVIDENCE_EVENTS: Final = 20
@@ -27,36 +27,54 @@ INSERT INTO engagement_override_history
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 
 # Not COPY: PostgreSQL refuses that into tables with row-level security.
-_PUBLISH: Final = """
-history AS (
-    INSERT INTO engagement_level_history
-        (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
-         cause, reason, computed_level, source)
+_HISTORY: Final = """
+INSERT INTO engagement_level_history
+    (id, member_id, revision, effective_at, recorded_at, org_id, user_id, from_level, to_level,
+     cause, reason, computed_level, source)"""
+_OUTBOX: Final = "INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)"
+_TELL: Final = f"SELECT pg_notify('{Wakeup.OUTBOX}', '')"
+
+INSERT_PUBLICATIONS: Final = f"""
+WITH history AS (
+    {_HISTORY}
     SELECT * FROM unnest(
         $6::uuid[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[])
 ), published AS (
-    INSERT INTO outbox (member_id, revision, message_key, level_body, change_body)
+    {_OUTBOX}
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[])
-)"""
-_TELL: Final = f"SELECT pg_notify('{Wakeup.OUTBOX}', '') WHERE cardinality($1::bigint[]) > 0"
-
-INSERT_PUBLICATIONS: Final = f"WITH {_PUBLISH} {_TELL}"
+)
+{_TELL}"""  # noqa: S608 - made of constants
 
 # Everything at once, the wake-up with it: most pages of a steady stream are small, and what they
-# cost is round trips.
-_UPDATE_CHANGED: Final = f"""
-UPDATE engagement e SET {", ".join(f"{name} = s.{name}" for name in RESULT_COLUMNS[1:])}
-FROM unnest($19::result_row[]) s WHERE e.member_id = s.member_id"""  # noqa: S608 - made of constants
-_UPDATE_UNCHANGED: Final = """
-UPDATE engagement e SET computed_at = $22, wake_at = s.wake_at
-FROM unnest($20::bigint[], $21::timestamptz[]) AS s (member_id, wake_at)
-WHERE e.member_id = s.member_id"""
+# cost is round trips. By the row and not by the column, since the driver looks at each element of
+# an array twice as long as it takes to encode it.
 WRITE: Final = f"""
-WITH {_PUBLISH}, changed AS ({_UPDATE_CHANGED}), unchanged AS ({_UPDATE_UNCHANGED})
-{_TELL}"""
+WITH result AS MATERIALIZED (
+    SELECT * FROM unnest($1::result_row[])
+), history AS (
+    {_HISTORY}
+    SELECT change_id, member_id, revision, effective_at, $4, org_id, user_id, from_level, level,
+           cause, reason, computed_level, source
+    FROM result WHERE change_id IS NOT NULL
+), published AS (
+    {_OUTBOX}
+    SELECT member_id, revision, message_key, level_body, change_body
+    FROM result WHERE message_key IS NOT NULL
+), changed AS (
+    UPDATE engagement e SET {", ".join(f"{name} = r.{name}" for name in RESULT_COLUMNS[1:])}
+    FROM result r WHERE e.member_id = r.member_id
+), unchanged AS (
+    UPDATE engagement e SET computed_at = $4, wake_at = u.wake_at
+    FROM unnest($2::bigint[], $3::timestamptz[]) AS u (member_id, wake_at)
+    WHERE e.member_id = u.member_id
+)
+{_TELL} WHERE EXISTS (SELECT FROM result WHERE message_key IS NOT NULL)"""  # noqa: S608 - made of constants
 OUTBOX_COLUMNS: Final = 5
 HISTORY_COLUMNS: Final = 13
+
+
+_Publication = tuple[MemberCase, Publication, Message]
 
 
 class Result(NamedTuple):
@@ -83,11 +101,12 @@ async def write_results(
     changed = [r for r in results if _differs(r)]
     unchanged = [r for r in results if not _differs(r)]
     await _insert_override_actions(connection, changed, recorded_at)
+    others = [p for r in changed for p in _publications(r, but_last=_tells_state(r))]
+    await _insert_publications(connection, others, recorded_at)
     if results:
         await connection.execute(
             WRITE,
-            *_publications(changed, recorded_at),
-            [_row(r, explanations) for r in changed],
+            [(*_state(r, explanations), *_message(r)) for r in changed],
             [r.member.member_id for r in unchanged],
             [r.wake_at for r in unchanged],
             recorded_at,
@@ -99,9 +118,8 @@ async def write_publications(
 ) -> None:
     """Write both histories and the messages, but not the standings."""
     await _insert_override_actions(connection, results, recorded_at)
-    publications = _publications(results, recorded_at)
-    if publications[0]:
-        await connection.execute(INSERT_PUBLICATIONS, *publications)
+    publications = [p for r in results for p in _publications(r)]
+    await _insert_publications(connection, publications, recorded_at)
 
 
 async def _insert_override_actions(
@@ -128,32 +146,66 @@ def _differs(result: Result) -> bool:
     )
 
 
-def _publications(results: Sequence[Result], recorded_at: datetime) -> list[Sequence[Any]]:
-    """Columns of the messages, then those of the level history."""
+def _publications(result: Result, *, but_last: bool = False) -> Sequence[_Publication]:
+    count = len(result.messages) - but_last
+    if count == 0:
+        return ()
+    pairs = zip(result.outcome.publications, result.messages, strict=True)
+    return [(result.member, *pair) for pair in pairs][:count]
+
+
+def _tells_state(result: Result) -> bool:
+    """Whether the last publication is of the very state that is written."""
+    publications, standing = result.outcome.publications, result.outcome.standing
+    return bool(publications) and publications[-1].published == standing.published
+
+
+async def _insert_publications(
+    connection: Connection, publications: Sequence[_Publication], recorded_at: datetime
+) -> None:
+    if not publications:
+        return
     history: list[tuple[Any, ...]] = []
     outbox: list[tuple[Any, ...]] = []
-    for member, _, outcome, messages, _ in results:
-        org_id, user_id, _ = member.subject
-        for publication, message in zip(outcome.publications, messages, strict=True):
-            key, level_body, change_body, identity = message
-            outbox.append((member.member_id, publication.revision, key, level_body, change_body))
-            change, published = publication.change, publication.published
-            if change is not None:
-                row = (
-                    identity, member.member_id, publication.revision, change.effective_at,
-                    recorded_at, org_id, user_id, change.from_level, change.to_level,
-                    change.cause, published.reason, published.computed_level,
-                    publication.shown_source,
-                )  # fmt: skip
-                history.append(row)
-    return [*_columns(outbox, OUTBOX_COLUMNS), *_columns(history, HISTORY_COLUMNS)]
+    for member, publication, message in publications:
+        key, level_body, change_body, identity = message
+        outbox.append((member.member_id, publication.revision, key, level_body, change_body))
+        change, published = publication.change, publication.published
+        if change is not None:
+            row = (
+                identity, member.member_id, publication.revision, change.effective_at, recorded_at,
+                *member.subject[:2], change.from_level, change.to_level, change.cause,
+                published.reason, published.computed_level, publication.shown_source,
+            )  # fmt: skip
+            history.append(row)
+    await connection.execute(
+        INSERT_PUBLICATIONS, *_columns(outbox, OUTBOX_COLUMNS), *_columns(history, HISTORY_COLUMNS)
+    )
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[Sequence[Any]]:
     return list(zip(*rows, strict=True)) or [()] * count
 
 
-def _row(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:
+_NO_MESSAGE: Final = (None,) * len(MESSAGE_COLUMNS)
+
+
+def _message(result: Result) -> tuple[Any, ...]:
+    """The values of `MESSAGE_COLUMNS`."""
+    if not _tells_state(result):
+        return _NO_MESSAGE
+    publication = result.outcome.publications[-1]
+    key, level_body, change_body, identity = result.messages[-1]
+    change = publication.change
+    if change is None:
+        return (key, level_body, *_NO_MESSAGE[2:])
+    return (
+        key, level_body, change_body, identity, *result.member.subject[:2], change.effective_at,
+        change.from_level, change.cause, publication.shown_source,
+    )  # fmt: skip
+
+
+def _state(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]:
     """The values of `RESULT_COLUMNS`."""
     member, evaluation, outcome, _, wake_at = result
     standing = outcome.standing

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -219,7 +220,7 @@ class Relay:
 
     def _messages(self, row: OutboxRow) -> Iterator[tuple[str, bytes | None, list[Header]]]:
         """(topic, body, headers) of what a published state says."""
-        at = wire_time(row.created_at).encode()
+        at = _time(row.created_at)
         if row.change_body is not None:
             identity = change_id(row.message_key, row.revision)
             yield self._settings.topic_change, row.change_body, _headers(CHANGE_TYPE, identity, at)
@@ -277,6 +278,12 @@ class Relay:
             await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
         except TimeoutError:
             return
+
+
+@lru_cache(maxsize=16)
+def _time(at: datetime) -> bytes:
+    """The header's value. Rows of one transaction are all of one instant."""
+    return wire_time(at).encode()
 
 
 def _headers(kind: str, identity: str, at: bytes) -> list[Header]:
