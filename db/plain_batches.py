@@ -47,10 +47,14 @@ BEGIN
 END $body$"""
 _RESOLVE: Final = f"""
     IF cardinality(person_3) > 0 THEN
-        {{resolving}}
-        SELECT {member_ids.MADE} INTO made FROM {member_ids.PLAIN};
+        -- Once more sees whom others were adding: it has waited for them.
+        FOR attempt IN 1..2 LOOP
+            {{resolving}}
+            SELECT {member_ids.MADE} INTO made FROM {member_ids.PLAIN};
+            EXIT WHEN cardinality(made) = cardinality(person_3);
+        END LOOP;
         IF cardinality(made) IS DISTINCT FROM cardinality(person_3) THEN
-            RAISE EXCEPTION 'somebody was erased, or is being added by others';
+            RAISE EXCEPTION 'somebody was erased';
         END IF;
         row_1 := ARRAY(
             SELECT CASE WHEN m < 0 THEN made[-m] ELSE m END

@@ -44,6 +44,9 @@ SELECT member_id, 'event-7', 'absent', $1, $1, 'newer' FROM member"""
 WAITING = """
 SELECT EXISTS (SELECT FROM pg_stat_activity
                WHERE wait_event_type = 'Lock' AND datname = current_database())"""
+ADD_ADA = """
+WITH ada AS (INSERT INTO member (org_id, user_id) VALUES ('club', 'ada') RETURNING *)
+INSERT INTO engagement (member_id, org_id) SELECT member_id, org_id FROM ada"""
 FACTS = """
 SELECT m.user_id, f.event_id, f.status FROM attendance_fact f JOIN member m USING (member_id)
 ORDER BY 1, 2"""
@@ -228,6 +231,26 @@ async def test_another_adds_the_same_fact_meanwhile(scene: Scene) -> None:
     facts = await scene.facts()
     assert len(facts) == len(many) + 1
     assert [event for _, event, status in facts if status == "absent"] == ["event-7"]
+
+
+@pytest.mark.parametrize("others", [0, SMALL_BATCH], ids=["small", "large"])
+async def test_whom_others_add_meanwhile_costs_no_second_pass(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Several topics bring the same new people at once when everything is read from its start."""
+    monkeypatch.setattr(scene.applier, "_apply_step_by_step", refuse)
+    block = scene.connection.transaction()
+    await block.start()
+    await scene.connection.execute(ADD_ADA)
+    rows = [record(0, "ada"), *(record(n, f"user-{n}") for n in range(1, others + 1))]
+    applying = asyncio.create_task(scene.apply(batch(0, *rows)))
+    async with scene.pool.acquire() as onlooker:
+        while not await onlooker.fetchval(WAITING):
+            assert not applying.done()
+            await asyncio.sleep(0.02)
+    await block.commit()
+    assert await applying == [Reached(len(rows), stopped=False)]
+    assert len(await scene.facts()) == len(rows)
 
 
 async def test_the_newest_record_wins_across_partitions(scene: Scene) -> None:
