@@ -19,7 +19,7 @@ from service.api import cursors, sessions
 from service.api.access import admit, admit_writing, is_admin, is_member
 from service.api.contract import expected_revision
 from service.api.problems import Problem, invalid, problem_of
-from service.api.summaries import FRESH_S, USABLE_S, Summaries
+from service.api.summaries import FRESH_S, PATIENCE_S, USABLE_S, Summaries
 from service.api.values import (
     HistoryPosition,
     MemberPosition,
@@ -286,6 +286,7 @@ class CountingStore:
     def __init__(self) -> None:
         self.calls = 0
         self.fails = False
+        self.expiring: tuple[MemberRow, ...] = ()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -298,7 +299,7 @@ class CountingStore:
         await self.gate.wait()
         if self.fails:
             raise Retryable("away")
-        return Summary(NOW, {}, {}, self.calls, 0, (), 0, (), None)
+        return Summary(NOW, {}, {}, self.calls, 0, self.expiring, 0, (), None)
 
 
 async def test_many_askers_one_summary() -> None:
@@ -314,15 +315,54 @@ async def test_many_askers_one_summary() -> None:
     assert {s.overrides for s in done} == {1}
     assert (await summaries.get("org")).overrides == 1
     clock[0] += FRESH_S + 0.1
-    assert (await summaries.get("org")).overrides == 1, "the old one, while a new one is made"
+    assert (await summaries.get("org")).overrides == 2, "a new one takes but a moment"
+    clock[0] += FRESH_S + 0.1
+    store.gate.clear()
+    slow = [asyncio.create_task(summaries.get("org")) for _ in range(3)]
+    assert {s.overrides for s in await asyncio.gather(*slow)} == {2}, "the new one takes long"
+    assert store.calls == 3
+    store.gate.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert (await summaries.get("org")).overrides == 2
+    assert (await summaries.get("org")).overrides == 3
     clock[0] += USABLE_S + 0.1
-    assert (await summaries.get("org")).overrides == 3, "too old to be shown"
+    assert (await summaries.get("org")).overrides == 4, "too old to be shown"
     summaries.forget("org")
-    assert (await summaries.get("org")).overrides == 4
-    assert (await summaries.get("other")).overrides == 5
+    assert (await summaries.get("org")).overrides == 5
+    assert (await summaries.get("other")).overrides == 6
+
+
+async def test_no_summary_outlives_an_override_that_it_counts() -> None:
+    store, clock = CountingStore(), [0.0]
+    summaries = Summaries(store, monotonic=lambda: clock[0])  # type: ignore[arg-type]
+    store.expiring = (ROW._replace(override_expires_at=NOW + timedelta(seconds=1)),)
+    assert (await summaries.get("org")).overrides == 1
+    clock[0] = 0.9
+    assert (await summaries.get("org")).overrides == 1
+    clock[0] = 1.0
+    store.gate.clear()
+    waiting = asyncio.create_task(summaries.get("org"))
+    await asyncio.sleep(PATIENCE_S * 2)
+    assert not waiting.done(), "however long the new one takes"
+    # Who asks after the expiry is not content with what was begun before it.
+    clock[0] = 2.0
+    later = asyncio.create_task(summaries.get("org"))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert (await waiting).overrides == 2
+    assert (await later).overrides == 3
+
+
+async def test_an_old_summary_is_shown_while_new_ones_fail() -> None:
+    store, clock = CountingStore(), [0.0]
+    summaries = Summaries(store, monotonic=lambda: clock[0])  # type: ignore[arg-type]
+    assert (await summaries.get("org")).overrides == 1
+    clock[0] = FRESH_S + 0.1
+    store.fails = True
+    assert (await summaries.get("org")).overrides == 1
+    clock[0] = USABLE_S + 0.1
+    with pytest.raises(Retryable):
+        await summaries.get("org")
 
 
 async def test_a_failed_summary_is_not_kept() -> None:
