@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -153,6 +155,20 @@ async def test_a_cursor_belongs_to_its_question(api: Api) -> None:
         assert response.json()["type"] == "urn:engagement:problem:invalid-cursor"
 
 
+async def test_a_changed_cursor_is_refused_by_list_and_page(api: Api) -> None:
+    good = (await api.get("/members", limit=1)).json()["next"]
+    parts = json.loads(base64.urlsafe_b64decode(good + "=" * (-len(good) % 4)))
+    for value in ("a\0", "\ud800"):
+        changed = json.dumps([parts[0], value, parts[2]]).encode()
+        cursor = base64.urlsafe_b64encode(changed).decode().rstrip("=")
+        response = await api.get("/members", limit=1, cursor=cursor)
+        assert response.status_code == 422, response.text
+        assert response.json()["type"] == "urn:engagement:problem:invalid-cursor"
+        page = await api.call("GET", f"/admin/orgs/{ORG}/members", params={"cursor": cursor})
+        assert page.status_code == 422
+        assert "Begin at the first one." in page.text
+
+
 async def test_override_life(api: Api) -> None:
     path = f"/v1/orgs/{ORG}/members/{SILENT}/override"
     before = (await api.get(f"/members/{SILENT}")).json()
@@ -194,6 +210,17 @@ async def test_override_life(api: Api) -> None:
         ]
     )  # fmt: skip
     assert {h["performed_by"] for h in history if h["kind"] == "override"} == {ADMIN, SECOND_ADMIN}
+
+
+@pytest.mark.parametrize("body", [{}, {"notes": None}, {"notes": ""}, {"notes": " \n"}])
+async def test_an_override_is_cleared_without_notes(api: Api, body: dict[str, Any]) -> None:
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    await api.call("PUT", path, json={"level": "new", "notes": "n"})
+    cleared = await api.call("DELETE", path, json=body)
+    assert cleared.status_code == 200, cleared.text
+    history = (await api.get(f"/members/{MEMBER}/history")).json()["items"]
+    (action,) = [item for item in history if item.get("action") == "clear"]
+    assert action["notes"] is None
 
 
 async def test_override_refusals(api: Api) -> None:

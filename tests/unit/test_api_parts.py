@@ -80,6 +80,16 @@ def test_no_made_up_cursor_breaks_anything(text: str) -> None:
         cursors.history_position(text)
 
 
+@pytest.mark.parametrize("sort", [MemberSort.USER_ID, MemberSort.USER_ID_DESC])
+@pytest.mark.parametrize("value", ["a\0", "\ud800", "", "a b", "a" * 129, "ada\n"])
+def test_a_forged_id_is_no_position(sort: MemberSort, value: str) -> None:
+    query = MemberQuery(sort=sort)
+    forged = cursors._encode([cursors._fingerprint(query), value, 1])
+    with pytest.raises(Problem) as caught:
+        cursors.member_position(query, forged)
+    assert caught.value.code == "invalid-cursor"
+
+
 ANYTHING = st.one_of(st.none(), st.integers(), st.text(max_size=8), st.floats(), st.booleans())
 
 

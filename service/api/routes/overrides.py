@@ -59,10 +59,11 @@ async def clear_override(
 ) -> Member:
     """End the active override: the computed level shows again at once."""
     revision = await _expected(scope, user, if_match)
+    notes = "" if body is None or body.notes is None else body.notes
     await scope.organization.actions.clear_override(
         org,
         user,
-        notes=None if body is None else body.notes,
+        notes=notes if notes.strip() else None,
         performed_by=scope.caller.user_id,
         if_revision=revision,
     )
