@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Header, Path, Response
+from fastapi import Depends, Header, Path, Request, Response
 
 from service.api.access import ADMIN_ONLY, SUSPENDED
 from service.api.entry import Scope, scope_of
@@ -17,6 +17,7 @@ from service.api.problems import (
     MEDIA_TYPE,
     FieldProblem,
     Problem,
+    invalid,
     not_found,
     unauthorized,
     unavailable,
@@ -54,6 +55,15 @@ IfMatch = Annotated[
 ]
 InScope = Annotated[Scope, Depends(scope_of)]
 
+
+async def no_query(request: Request) -> None:
+    """For what changes something: nobody's `?dry_run` may be passed over. Raises Problem."""
+    if unknown := dict.fromkeys(request.query_params):
+        raise invalid({"loc": ("query", name), "msg": EXTRA} for name in unknown)
+
+
+# As the lists say it of theirs.
+EXTRA: Final = "Extra inputs are not permitted"
 _PROBLEM: Final = {"$ref": "#/components/schemas/ProblemBody"}
 _MEANINGS: Final = {
     401: "No valid token or session",

@@ -29,6 +29,7 @@ from tests.api_community import (
     SUSPENDED_ADMIN,
     SUSPENDED_ORG,
 )
+from tests.postgres.api_calls import calls_of
 from tests.postgres.api_client import HOST, Api, running_api
 
 
@@ -506,6 +507,20 @@ async def test_erasure_gives_a_receipt_and_repeats(api: Api) -> None:
     assert sum(again.json()["removed"].values()) == 0
     unknown = await api.call("DELETE", f"/v1/orgs/{ORG}/members/{STRANGER}")
     assert unknown.status_code == 404
+
+
+async def test_whoever_asks_for_a_trial_gets_no_change(api: Api) -> None:
+    """Nothing that changes anything passes over a parameter that it does not know."""
+    for call in calls_of(api.app):
+        if not call.writes or call.is_page:
+            continue
+        path = call.at(ORG, MEMBER) + "?dry_run=true"
+        response = await api.call(call.method, path, **call.content())
+        assert response.status_code == 422, (call, response.text)
+        listed = await api.get("/members", dry_run="true")
+        assert response.json()["errors"] == listed.json()["errors"]
+    assert (await api.get(f"/members/{MEMBER}")).json()["revision"] == 1
+    assert (await api.get("/thresholds")).json()["current"]["version"] == 0
 
 
 async def test_an_erased_admin_leaves_no_name_behind(api: Api) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import cursors
@@ -13,6 +13,7 @@ from service.api.contract import (
     InScope,
     OrgId,
     UserId,
+    no_query,
     problems,
     set_etag,
 )
@@ -84,8 +85,8 @@ class HistoryFilter(BaseModel):
 
 own = APIRouter(route_class=MemberRoute)
 reads = APIRouter(route_class=AdminRoute)
-writes = APIRouter(route_class=AdminWriteRoute)
-erasures = APIRouter(route_class=ErasureRoute)
+writes = APIRouter(route_class=AdminWriteRoute, dependencies=[Depends(no_query)])
+erasures = APIRouter(route_class=ErasureRoute, dependencies=[Depends(no_query)])
 
 
 @own.get("/me", responses=problems(), tags=["member"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
-from service.api.contract import InScope, OrgId, problems
+from service.api.contract import InScope, OrgId, no_query, problems
 from service.api.entry import AdminRoute, AdminWriteRoute, DetachedAdminRoute, LongAdminRoute
 from service.api.models.organizations import (
     PreviewAnswer,
@@ -24,7 +24,7 @@ VERSIONS: Final = 50
 
 reads = APIRouter(route_class=AdminRoute)
 previews = APIRouter(route_class=LongAdminRoute)
-writes = APIRouter(route_class=AdminWriteRoute)
+writes = APIRouter(route_class=AdminWriteRoute, dependencies=[Depends(no_query)])
 detached = APIRouter(route_class=DetachedAdminRoute)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.api.contract import (
     ETAG_HEADER,
@@ -11,6 +11,7 @@ from service.api.contract import (
     OrgId,
     UserId,
     expected_revision,
+    no_query,
     problems,
     set_etag,
 )
@@ -20,7 +21,7 @@ from service.api.models.members import Member
 from service.api.presenting import members as presenting
 from service.api.problems import not_found
 
-writes = APIRouter(route_class=AdminWriteRoute)
+writes = APIRouter(route_class=AdminWriteRoute, dependencies=[Depends(no_query)])
 
 _RESPONSES = {**problems(403, 409, 412, 413, 422), 200: ETAG_HEADER}
 
