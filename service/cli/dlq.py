@@ -16,11 +16,11 @@ from db.dead_letter_log import Choice, StoredDeadLetter
 from db.pool import Connection
 from service.cli.output import instant, print_table, shown, shown_bytes
 from service.cli.running import connected, with_settings
+from service.cli.topics import input_named
 from service.errors import DeadLetterCode, InvalidInput
 from service.instants import parse_instant, wire_time
 from service.settings import Settings
 from streams.replaying import address, replay
-from streams.topics import topic_named
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -194,7 +194,7 @@ def resume(topic: str | None, partition: int | None) -> None:
     """
 
     async def go_on(settings: Settings) -> None:
-        name = None if topic is None else topic_named(settings, topic)
+        name = None if topic is None else input_named(settings, topic)
         async with connected(settings, "dlq") as connection:
             resumed = await offsets.resume(connection, name, partition)
         for stopped, number, offset in resumed:
@@ -207,7 +207,7 @@ def resume(topic: str | None, partition: int | None) -> None:
 
 def _choice(settings: Settings, topic: str | None, code: str | None, since: str | None) -> Choice:
     return Choice(
-        topic=None if topic is None else topic_named(settings, topic),
+        topic=None if topic is None else input_named(settings, topic),
         code=code,
         since=None if since is None else _instant(since),
     )
@@ -225,7 +225,7 @@ def _at(settings: Settings, text: str) -> Choice:
     if (match := _ADDRESS.fullmatch(text)) is not None:
         topic, partition, offset = match[1], int(match[2]), int(match[3])
         if partition <= MAX_PARTITION and offset <= MAX_OFFSET:
-            return Choice(topic_named(settings, topic), partition, offset)
+            return Choice(input_named(settings, topic), partition, offset)
     raise click.UsageError(f"{text} is no address: TOPIC/PARTITION/OFFSET")
 
 

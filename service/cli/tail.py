@@ -12,10 +12,10 @@ import click
 
 from service.cli.output import instant, shown, shown_bytes
 from service.cli.running import with_settings
+from service.cli.topics import named
 from service.instants import wire_time
 from service.settings import Settings
 from streams.tailing import Record, reading
-from streams.topics import topic_named
 
 # In this order; other fields of a value follow as they come.
 _FIRST: Final = (
@@ -48,7 +48,7 @@ def tail(
     """
 
     async def show(settings: Settings) -> None:
-        name = topic_named(settings, topic)
+        name = named(settings, topic)
         async with reading(settings, [name], from_beginning=from_beginning) as reader:
             if not (from_beginning or no_follow):
                 click.echo(f"from now on, what arrives on {name}; Ctrl-C ends", err=True)

@@ -20,11 +20,12 @@ from service.cli.ids import Id
 from service.cli.output import instant, print_table, shown
 from service.cli.running import connected, require_members, with_settings
 from service.cli.times import Instant
+from service.errors import InvalidThresholds
 from service.instants import wire_time
 from service.levels import Level
 from service.settings import Settings
 from service.standing import SYSTEM
-from service.thresholds import Thresholds
+from service.thresholds import Thresholds, check
 
 NAMES: Final = Thresholds._fields[:5]
 
@@ -94,6 +95,8 @@ def set_(
     **numbers: int | None,
 ) -> None:
     """Save a new version for ORG; its members are evaluated by the workers."""
+    if not again and all(number is None for number in numbers.values()):
+        raise click.UsageError("nothing to set: give a number, or --again")
 
     async def work(settings: Settings) -> Thresholds:
         async with connected(settings, "thresholds") as connection:
@@ -145,7 +148,11 @@ async def _warn_if_unknown(connection: Connection, org: str) -> None:
 
 
 def _changed(current: Thresholds, numbers: dict[str, int | None]) -> Thresholds:
-    return current._replace(**{name: n for name, n in numbers.items() if n is not None})
+    given = {name: n for name, n in numbers.items() if n is not None}
+    try:
+        return check(current._replace(**given))
+    except InvalidThresholds as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _plain(version: Version) -> dict[str, Any]:

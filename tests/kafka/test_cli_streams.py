@@ -139,7 +139,7 @@ def test_tail_counts_and_refuses(settings: dict[str, str]) -> None:
     assert len(said.splitlines()) == 3
     assert done("tail", "attendance", "--no-follow", settings=settings) == ""
     found = engagement("tail", "__consumer_offsets", settings=settings)
-    assert found.returncode == 1
+    assert found.returncode == 2
     assert "no topic of ours is called __consumer_offsets" in found.stderr
 
 

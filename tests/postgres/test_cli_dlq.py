@@ -110,7 +110,8 @@ async def test_show(connection: asyncpg.Connection, settings: dict[str, str]) ->
         (f"{ATTENDANCE}/2147483648/1", 2, "is no address"),
         (f"{ATTENDANCE}/-1/1", 2, "is no address"),
         (f"{ATTENDANCE}/1/{'9' * 5_000}", 2, "is no address"),
-        ("nonsense/0/1", 1, "no topic of ours is called nonsense"),
+        ("level/0/1", 2, "level is no input topic"),
+        ("nonsense/0/1", 2, "no topic of ours is called nonsense"),
     ],
 )
 async def test_show_what_is_not_there(
@@ -120,6 +121,22 @@ async def test_show_what_is_not_there(
     assert found.returncode == code
     assert said in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"], ["resume"]])
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [("nosuch", "no topic of ours is called nosuch"), ("level", "level is no input topic")],
+)
+async def test_only_what_is_read_has_dead_letters(
+    database: str, settings: dict[str, str], command: list[str], topic: str, said: str
+) -> None:
+    found = await asyncio.to_thread(
+        engagement, "dlq", *command, "--topic", topic, settings=settings
+    )
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert ATTENDANCE in found.stderr, "which there are"
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["replay", "dry run"])

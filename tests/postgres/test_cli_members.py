@@ -45,6 +45,24 @@ async def run(database: str, *arguments: str) -> subprocess.CompletedProcess[str
     return await asyncio.to_thread(engagement, *arguments, settings=settings)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["set", ORG], "nothing to set"),
+        (["set", ORG, "--note", "n"], "nothing to set"),
+        (["set", ORG, "--highly-engaged-min-events", "1"], "must be above moderate_min_events"),
+        (["preview", ORG, "--highly-engaged-min-events", "99999"], "at most 10000"),
+    ],
+)
+async def test_numbers_that_make_no_sense_are_wrong_use(
+    command: list[str], said: str, community: Community, database: str
+) -> None:
+    found = await run(database, "thresholds", *command)
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 @pytest.mark.parametrize(("command", "said"), UNKNOWN)
 async def test_whom_nobody_knows_is_said(
     command: list[str], said: str, community: Community, database: str

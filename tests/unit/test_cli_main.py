@@ -51,7 +51,14 @@ def test_every_command_is_there_and_explains_itself(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["tail"], ["import", "people", "x.csv"], ["dlq", "replay"], ["doctor", "--x"]],
+    [
+        ["nonsense"],
+        ["tail"],
+        ["tail", "nosuch"],
+        ["import", "people", "x.csv"],
+        ["dlq", "replay"],
+        ["doctor", "--x"],
+    ],
 )
 def test_wrong_use_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(arguments) == 2
