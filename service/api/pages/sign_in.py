@@ -37,7 +37,7 @@ async def offer(request: Request, code: str = "", org: str = "") -> Response:
     """What the link opens: a button, so that nothing but a click uses the link up."""
     user_id = await _link_user(request, code, use_up=False)
     if user_id is None or _ID.fullmatch(org) is None:
-        raise Problem(401, "link-over", "The link has been used, or its hour is over.")
+        raise _link_over()
     # Members may follow links, too, and ids may hold any word.
     return page("sign_in.html", {"user_id": user_id if is_clean(user_id) else None})
 
@@ -49,7 +49,7 @@ async def sign_in(request: Request, code: str = "", org: str = "") -> Response:
     check_same_origin(request)
     user_id = await _link_user(request, code, use_up=True)
     if user_id is None or _ID.fullmatch(org) is None:
-        raise Problem(401, "link-over", "The link has been used, or its hour is over.")
+        raise _link_over()
     secret = new_secret()
     await services_of(request).store.open_session(hash_of(secret), "session", user_id, LIFETIME_S)
     response = see_other(base_of(org))
@@ -75,6 +75,15 @@ async def sign_out(request: Request) -> Response:
     response = page("message.html", values)
     drop_session_cookie(request, response)
     return response
+
+
+def _link_over() -> Problem:
+    return Problem(
+        401,
+        "link-over",
+        "The link has been used, or its hour is over. "
+        "`engagement token USER --link ORG` prints a new one.",
+    )
 
 
 async def _link_user(request: Request, code: str, *, use_up: bool) -> str | None:
