@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+from db import instants
 from db.api_organization import ActionsFactory, ApiOrganization
 from db.api_roles import role_problems
 from db.api_sessions import (
@@ -76,7 +77,10 @@ class ApiStore(Store):
         the database is away, NotReady when it has to be migrated, SettingsError when the role that
         confines the API is missing or does not confine.
         """
-        readers = await open_pool(settings, purpose="api", size=size, limits=LIMITS)
+        # With the codec that also reads instants which the driver's own fails at: years after 9999.
+        readers = await open_pool(
+            settings, purpose="api", size=size, limits=LIMITS, prepare=instants.prepare_connection
+        )
         writers = await open_pool(
             settings, purpose="api-writes", size=WRITERS, limits=LIMITS, prepare=prepare
         )

@@ -6,7 +6,7 @@ transaction.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from service.errors import Conflict, InvalidInput
@@ -29,11 +29,16 @@ def set_override(
     """The standing with the override, and its history row; replaces an active one.
 
     Raises InvalidInput for notes that are blank, too long or hold NUL, and for an expiry that is
-    not ahead.
+    not ahead or beyond the year 9999. An expiry is kept and published in UTC, whoever gave it.
     """
     _check_notes(notes)
-    if expires_at is not None and expires_at <= at:
-        raise InvalidInput("expires_at must be in the future")
+    if expires_at is not None:
+        try:
+            expires_at = expires_at.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput("expires_at must be within the years 1 to 9999 of UTC") from None
+        if expires_at <= at:
+            raise InvalidInput("expires_at must be in the future")
     stored = StoredOverride(Override(level, at, expires_at), performed_by, notes)
     action = OverrideAction(
         "override", closed.standing.published.level, level, notes, performed_by, expires_at

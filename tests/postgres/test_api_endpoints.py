@@ -632,6 +632,33 @@ async def test_what_a_session_opens_is_enough_to_write(api: Api) -> None:
     assert (await api.call("DELETE", "/session", None, headers=headers)).status_code == 204
 
 
+async def test_an_expiry_of_the_year_10000_hides_nobody(api: Api) -> None:
+    """There may be some from before they were refused."""
+    path = f"/v1/orgs/{ORG}/members/{SILENT}"
+    body = {"level": "moderate", "notes": "n", "expires_at": "2099-01-01T00:00:00Z"}
+    assert (await api.call("PUT", path + "/override", json=body)).status_code == 200
+    number = api.community.members[ORG, SILENT]
+    await api.community.execute(
+        "UPDATE engagement SET override_expires_at = '10000-01-01 11:59+00',"
+        " next_change_at = '10000-01-01 11:59+00', next_level_change_at = '10000-01-01 11:59+00'"
+        " WHERE member_id = $1", number,
+    )  # fmt: skip
+    await api.community.execute(
+        "INSERT INTO engagement_override_history (engagement_id, org_id, user_id, previous_level,"
+        " new_level, notes, action, performed_by, performed_at, expires_at) VALUES ($1, $2, $3,"
+        " 'moderate', 'moderate', 'n', 'override', 'x', now(), '10000-01-01 11:59+00')",
+        number, ORG, SILENT,
+    )  # fmt: skip
+    last = "9999-12-31T23:59:59.999999Z"
+    assert (await api.get(f"/members/{SILENT}")).json()["override"]["expires_at"] == last
+    history = (await api.get(f"/members/{SILENT}/history")).json()["items"]
+    assert last in [item.get("expires_at") for item in history]
+    (listed,) = (await api.get("/members", override="true")).json()["items"]
+    assert listed["override_expires_at"] == last
+    assert (await api.call("GET", f"/admin/orgs/{ORG}/members/{SILENT}")).status_code == 200
+    assert (await api.call("DELETE", path + "/override")).status_code == 200
+
+
 async def test_an_expiry_that_nobody_could_read_again_is_no_expiry(api: Api) -> None:
     """The form takes an offset, too: with one, the last minute of all lies in the year 10000."""
     token = (await api.call("POST", "/session")).json()["csrf_token"]

@@ -58,7 +58,7 @@ async def test_as_numbers_they_are_the_same_in_any_zone_of_the_session(
 async def test_what_python_does_not_know_is_the_first_or_the_last(
     connection: asyncpg.Connection,
 ) -> None:
-    """As the driver has it by itself: the API's connections read the same rows."""
+    """As the driver has infinity by itself: other connections read the same rows."""
     row = await connection.fetchrow(
         "SELECT '-infinity'::timestamptz, 'infinity'::timestamptz, '4000-01-01 BC'::timestamptz"
     )
@@ -70,7 +70,7 @@ async def test_what_python_does_not_know_is_the_first_or_the_last(
 async def test_what_not_every_connection_reads_again_is_refused(
     connection: asyncpg.Connection, extreme: datetime, hours: int
 ) -> None:
-    """The API's readers have the driver's own codec, which fails at the year 10000."""
+    """Others have the driver's own codec, which fails at the year 10000."""
     beyond = extreme.replace(tzinfo=timezone(timedelta(hours=hours)))
     with pytest.raises(asyncpg.DataError):
         await connection.fetchval("SELECT $1::timestamptz", beyond)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from tests.simulation import Simulation, simulation
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ORG, ADA = "club", "ada"
+EAST, WEST = timezone(timedelta(hours=2)), timezone(timedelta(hours=-12))
 
 SELECT_ACTIONS = """
 SELECT action, previous_level, new_level, notes, performed_by, performed_at, expires_at
@@ -99,6 +100,16 @@ async def test_set_says_it_once_with_its_history_row_first(database: str) -> Non
         }  # fmt: skip
         # Nothing is due, and evaluating says nothing more.
         assert await world.evaluate() == 0
+
+
+async def test_an_expiry_with_another_offset_is_kept_and_published_in_utc(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await member(world)
+        await world.set_override(ORG, ADA, "at_risk", (NOW + days(5)).astimezone(EAST))
+        ((level, _change),) = await published(world)
+        assert level is not None
+        assert level["override"]["expires_at"] == "2026-06-06T12:00:00Z"
+        assert level["next_level_change_at"] == "2026-06-06T12:00:00Z"
 
 
 async def test_replacing_keeps_both_in_history_and_clearing_gives_back_the_rules(
@@ -269,6 +280,8 @@ async def test_leaving_ends_it(database: str) -> None:
         ({"notes": "x" * 2001}, InvalidInput),
         ({"expires_at": NOW}, InvalidInput),
         ({"expires_at": NOW - days(1)}, InvalidInput),
+        ({"expires_at": datetime.max.replace(tzinfo=WEST)}, InvalidInput),
+        ({"expires_at": datetime.min.replace(tzinfo=EAST)}, InvalidInput),
         ({"if_revision": 0}, Stale),
         ({"if_revision": 2}, Stale),
         ({"user_id": "nobody"}, NotFound),

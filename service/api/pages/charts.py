@@ -123,6 +123,8 @@ TIMELINE_HEIGHT: Final = 168
 TIMELINE_BACK: Final = timedelta(days=365)
 _AHEAD: Final = timedelta(days=30)
 _MAX_AHEAD: Final = timedelta(days=200)
+# Room for the mark of the change.
+_BEHIND: Final = timedelta(days=14)
 _LETTER_WIDTH: Final = 8.5
 _LABEL_MARGIN: Final = 16
 
@@ -165,7 +167,8 @@ def timeline(
     """A year back, and as far ahead as the next change is, within limits."""
     start, end = now - TIMELINE_BACK, now + _AHEAD
     if next_change is not None:
-        end = max(end, min(next_change[0] + timedelta(days=14), now + _MAX_AHEAD))
+        # The lesser first: behind the last day of the year 9999 there is none.
+        end = max(end, min(next_change[0], now + _MAX_AHEAD - _BEHIND) + _BEHIND)
 
     def x(at: datetime) -> float:
         share = (at - start) / (end - start)
