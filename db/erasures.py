@@ -11,9 +11,9 @@ for a member who has just gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from db import evaluation, offsets
 from db.evaluating import Opinion, decide
@@ -88,10 +88,8 @@ async def erase_all(
         ERASE, org_ids, user_ids, instants, [revisions.get(s[:2], 0) for s in wanted], memory
     )
     return [
-        Erased(
-            row[2], receipt_of(row[0], row[1], latest[row[0], row[1]].erased_at, _counts(row[3]))
-        )
-        for row in rows
+        _erased(latest[org_id, user_id], was_known, removed, revisions)
+        for org_id, user_id, was_known, removed in rows
     ]
 
 
@@ -107,7 +105,7 @@ async def erase_here(
         ERASE_HERE, user_id, revisions.get((org_id, user_id), 0), memory
     )
     assert row is not None
-    return Erased(row[0], receipt_of(org_id, user_id, erased_at, _counts(row[1])))
+    return _erased(Subject(org_id, user_id, erased_at), row[0], row[1], revisions)
 
 
 async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[str, str], int]:
@@ -133,6 +131,9 @@ def _closed(member: MemberCase, now: datetime) -> Result:
     return decide(member, expired, evaluated, Opinion(None), (Cause.MEMBERSHIP,), now)
 
 
-def _counts(text: str) -> dict[str, Any]:
-    counts: dict[str, Any] = json.loads(text)
-    return counts
+def _erased(
+    subject: Subject, was_known: bool, counts: str, revisions: Mapping[tuple[str, str], int]
+) -> Erased:
+    # With a revision something was published; what was closed ends in a tombstone.
+    has_tombstone = revisions.get(subject[:2], 0) > 0
+    return Erased(was_known, receipt_of(*subject, json.loads(counts), has_tombstone=has_tombstone))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from service.api.models.actions import Accepted, Receipt, RemainingData, SessionAnswer
+from service.api.models.actions import (
+    PSEUDONYMISED,
+    REMOVED,
+    Accepted,
+    Receipt,
+    RemainingData,
+    SessionAnswer,
+)
 from service.api.models.common import Answer, ThresholdNumbers
 from service.api.models.members import (
     Comparison,
@@ -250,10 +257,9 @@ ANSWERS: Final[tuple[Answer, ...]] = (
         org_id=_ORG,
         user_id=_ADA,
         erased_at=_NOW,
-        removed={"attendances": 12, "rsvps": 4, "memberships": 1},
-        remaining=[
-            RemainingData(where="engagement.change.v1", until="the topic's retention of 90 days")
-        ],
+        removed=REMOVED,
+        pseudonymised=PSEUDONYMISED,
+        remaining=[RemainingData(where="change topic", until="its retention time")],
     ),
     SessionAnswer(
         expires_in_s=28800,

@@ -279,10 +279,14 @@ class Remaining(NamedTuple):
 
 @dataclass(frozen=True)
 class ErasureReceipt:
-    """`removed`: rows by kind of data. `remaining` names what expires by retention."""
+    """Rows by kind of data. `pseudonymised` are kept, with a random token for the person.
+
+    `remaining` names what expires by retention.
+    """
 
     org_id: str
     user_id: str
     erased_at: datetime
     removed: Mapping[str, int]
+    pseudonymised: Mapping[str, int]
     remaining: Sequence[Remaining] = ()

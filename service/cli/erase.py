@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -34,11 +35,17 @@ def erase(*, org: str, user: str, as_json: bool) -> None:
     if not erased.was_known:
         click.echo("nothing was known; what was recorded until now is kept out from here on")
     click.echo(f"erased at {wire_time(receipt.erased_at)}; removed:")
-    for kind, count in sorted(receipt.removed.items()):
-        click.echo(f"  {kind:<24}{count:>8}")
+    _print_counts(receipt.removed)
+    click.echo("kept, with a random token in place of the person:")
+    _print_counts(receipt.pseudonymised)
     click.echo("what expires by itself:")
     for remaining in receipt.remaining:
         click.echo(f"  {remaining.where:<24}by {remaining.until}")
+
+
+def _print_counts(counts: Mapping[str, int]) -> None:
+    for kind, count in sorted(counts.items()):
+        click.echo(f"  {kind:<24}{count:>8}")
 
 
 async def _erase(settings: Settings, org: str, user: str) -> Erased:

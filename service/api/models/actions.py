@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import (
     ConfigDict,
@@ -56,20 +56,29 @@ class Accepted(Answer):
     status: Literal["accepted"] = "accepted"
 
 
+REMOVED: Final = {
+    "attendances": 12, "rsvps": 4, "memberships": 1, "profile updates": 2, "dead letters": 0,
+}  # fmt: skip
+PSEUDONYMISED: Final = {"level changes": 3, "override actions": 1, "authorships": 0}
+
+
 class RemainingData(Answer):
     """Data that goes by retention, and until when it may stay."""
 
-    where: str = Field(examples=["engagement.change.v1"])
-    until: str = Field(examples=["the topic's retention of 90 days"])
+    where: str = Field(examples=["change topic"])
+    until: str = Field(examples=["its retention time"])
 
 
 class Receipt(Answer):
-    """What an erasure removed, by kind of data, and what still expires by itself."""
+    """What an erasure came to, in rows by kind of data, and what still expires by itself."""
 
     org_id: str = Field(examples=["riverside"])
     user_id: str = Field(examples=["ada.lovelace"])
     erased_at: datetime = Field(examples=[T1])
-    removed: dict[str, int] = Field(examples=[{"attendance": 12, "rsvp": 4}])
+    removed: dict[str, int] = Field(examples=[REMOVED])
+    pseudonymised: dict[str, int] = Field(
+        description="Kept, with a random token in place of the person", examples=[PSEUDONYMISED]
+    )
     remaining: list[RemainingData]
 
 

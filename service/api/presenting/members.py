@@ -138,5 +138,6 @@ def receipt(receipt: ErasureReceipt) -> Receipt:
         user_id=receipt.user_id,
         erased_at=receipt.erased_at,
         removed=dict(receipt.removed),
+        pseudonymised=dict(receipt.pseudonymised),
         remaining=[RemainingData(where=r.where, until=r.until) for r in receipt.remaining],
     )
