@@ -44,7 +44,7 @@ UserId = Annotated[
         examples=["ada.lovelace"],
     ),
 ]
-IfMatch = Annotated[
+_FirstIfMatch = Annotated[
     str | None,
     Header(
         alias="If-Match",
@@ -53,6 +53,14 @@ IfMatch = Annotated[
         examples=['"7"'],
     ),
 ]
+
+
+async def _if_match(request: Request, first: _FirstIfMatch = None) -> str | None:
+    """The header, where several lines of it are one list (RFC 9110)."""
+    return None if first is None else ", ".join(request.headers.getlist("if-match"))
+
+
+IfMatch = Annotated[str | None, Depends(_if_match)]
 InScope = Annotated[Scope, Depends(scope_of)]
 
 

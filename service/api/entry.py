@@ -59,9 +59,12 @@ SIGN_IN: Final = "Sign in, or send a bearer token."
 async def credentials(request: Request) -> Caller:
     """The caller by bearer token, else a session that is still to be looked up. Raises Problem."""
     services = services_of(request)
-    header = request.headers.get("authorization")
-    if header is not None:
-        scheme, _, token = header.partition(" ")
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        # Whatever stands before us may have looked at another one.
+        raise unauthorized("Send one bearer token.")
+    if headers:
+        scheme, _, token = headers[0].partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise unauthorized("Send a bearer token.")
         try:

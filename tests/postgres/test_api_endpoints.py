@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx2
 import pytest
 
 from service.api import entry
@@ -263,6 +264,25 @@ async def test_stale_if_match_of_a_second_admin(api: Api) -> None:
     second = await api.call("PUT", path, SECOND_ADMIN, json=body, headers={"If-Match": seen})
     assert (first.status_code, second.status_code) == (200, 412)
     assert second.json()["type"] == "urn:engagement:problem:stale"
+
+
+async def test_several_lines_of_a_header(api: Api) -> None:
+    """Those of If-Match are one list; of tokens there may be one."""
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    token = ("Authorization", f"Bearer {api.token(ADMIN)}")
+    body = {"level": "new", "notes": "n"}
+
+    async def put(*headers: tuple[str, str]) -> httpx2.Response:
+        return await api.client.put(path, json=body, headers=list(headers))
+
+    seen = (await api.get(f"/members/{MEMBER}")).headers["etag"]
+    assert (await put(token, ("If-Match", '"98"'), ("If-Match", '"99"'))).status_code == 412
+    assert (await put(token, ("If-Match", '"99"'), ("If-Match", seen))).status_code == 200
+    for second in (token, ("Authorization", "Bearer x"), ("Authorization", "Basic x")):
+        for both in ((token, second), (second, token)):
+            refused = await put(*both)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"]
 
 
 async def test_expiry_takes_effect_for_reads_without_a_timer(api: Api) -> None:
