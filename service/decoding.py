@@ -14,7 +14,7 @@ from typing import Final, Never
 
 from pydantic import ValidationError
 
-from service.errors import DeadLetter, DeadLetterCode
+from service.errors import DeadLetter, DeadLetterCode, plain
 from service.events import ID_PATTERN, MAX_VALUE_BYTES, MODELS, InputKind, InputRecord
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -103,4 +103,4 @@ def _explain(error: ValidationError) -> str:
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"]) or "value"
-    return f"{where}: {first['msg']}"[:300]
+    return f"{where}: {plain(first['msg'])}"[:300]

@@ -22,6 +22,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+def plain(message: str) -> str:
+    """What a validator of ours said, without what the library puts before it."""
+    return message.removeprefix("Value error, ")
+
+
 class EngagementError(Exception):
     """Root of every error this service raises on purpose."""
 

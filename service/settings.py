@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from service.errors import SettingsError
+from service.errors import SettingsError, plain
 from service.schedule import check_cron
 
 PREFIX: Final = "ENGAGEMENT_"
@@ -383,5 +383,5 @@ def _explain(error: ValidationError) -> str:
     found = []
     for problem in error.errors(include_input=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
-        found.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+        found.append(f"{name}: {plain(problem['msg'])}")
     return "; ".join(found)

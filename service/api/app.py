@@ -24,6 +24,7 @@ from service.api.pages import members as member_list
 from service.api.problems import (
     INVALID,
     MEDIA_TYPE,
+    NOT_JSON,
     Problem,
     ProblemBody,
     invalid,
@@ -130,6 +131,9 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     scope: Scope | None = getattr(request.state, "scope", None)
     if scope is None or not is_admin(scope.standing):
         return Problem(422, "invalid", INVALID)
+    # What was not said to be JSON has not been parsed.
+    if isinstance(error.body, bytes):
+        return Problem(415, "media-type", NOT_JSON)
     return invalid(error.errors())
 
 

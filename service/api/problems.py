@@ -20,6 +20,7 @@ from service.errors import (
     Refused,
     Retryable,
     Stale,
+    plain,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -29,6 +30,7 @@ MAX_ERRORS: Final = 20
 NOT_FOUND: Final = "There is nothing here, or nothing that you may see."
 INVALID: Final = "The request does not have the expected form."
 INTERNAL: Final = "Something went wrong here. It has been logged."
+NOT_JSON: Final = "Send the body as JSON, with Content-Type: application/json."
 LATE: Final = "The request did not arrive in time."
 
 
@@ -36,7 +38,7 @@ class FieldProblem(BaseModel):
     """One value at fault: where it is, and the rule that it breaks."""
 
     location: str = Field(examples=["body.notes"])
-    message: str = Field(examples=["String should have at least 1 character"])
+    message: str = Field(examples=["must not be blank"])
 
 
 class ProblemBody(BaseModel):
@@ -137,7 +139,9 @@ def problem_of(error: Refused | Retryable) -> Problem:
 def invalid(errors: Iterable[Mapping[str, Any]]) -> Problem:
     """What validation found, without the values."""
     found = [
-        FieldProblem(location=".".join(str(part) for part in error["loc"]), message=error["msg"])
+        FieldProblem(
+            location=".".join(str(part) for part in error["loc"]), message=plain(error["msg"])
+        )
         for error in errors
     ]
     return Problem(422, "invalid", INVALID, errors=found[:MAX_ERRORS])

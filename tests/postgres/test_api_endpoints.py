@@ -256,6 +256,26 @@ async def test_override_refusals(api: Api) -> None:
     assert accepted.status_code == 200
 
 
+async def test_what_is_wrong_is_said_plainly(api: Api) -> None:
+    path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
+    body = {"level": "new", "notes": "n"}
+    for wrong, location, message in (
+        ({"notes": ""}, "body.notes", "must not be blank"),
+        ({"notes": " \n"}, "body.notes", "must not be blank"),
+        ({"notes": "a\0"}, "body.notes", "must not hold NUL"),
+        ({"expires_at": "2099-01-01T00:00:00"}, "body.expires_at", "must have an offset from UTC"),
+    ):
+        response = await api.call("PUT", path, json=body | wrong)
+        assert response.status_code == 422
+        assert response.json()["errors"] == [{"location": location, "message": message}]
+    for method, kind in (
+        ("PUT", {}), ("PUT", {"Content-Type": "text/plain"}), ("DELETE", {"Content-Type": "x"}),
+    ):  # fmt: skip
+        response = await api.call(method, path, content=json.dumps(body).encode(), headers=kind)
+        assert response.status_code == 415, response.text
+        assert "Content-Type: application/json" in response.json()["detail"]
+
+
 async def test_stale_if_match_of_a_second_admin(api: Api) -> None:
     path = f"/v1/orgs/{ORG}/members/{MEMBER}/override"
     seen = (await api.get(f"/members/{MEMBER}")).headers["etag"]

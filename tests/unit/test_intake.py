@@ -177,3 +177,12 @@ def test_a_plain_record_does_not_need_the_models(
             max_consecutive_failures=MANY,
         )  # fmt: skip
         assert decoded.accepted == 1
+
+
+def test_what_is_wrong_with_a_time_is_said_plainly() -> None:
+    body = plain_body(InputKind.RSVP) | {"responded_at": "yesterday"}
+    with pytest.raises(DeadLetter) as caught:
+        decode(InputKind.RSVP, json.dumps(body).encode(), ())
+    assert caught.value.message == (
+        "responded_at: must be an RFC 3339 date and time with an offset"
+    )

@@ -13,11 +13,11 @@ from pydantic import (
 from service.api.models.common import (
     MAX_NOTES,
     NOTE_PATTERN,
-    NOTES_PATTERN,
     T1,
     Answer,
     Body,
     Instant,
+    Notes,
 )
 from service.levels import Level
 
@@ -38,7 +38,7 @@ class OverrideRequest(Body):
     )
 
     level: Level
-    notes: str = Field(min_length=1, max_length=MAX_NOTES, pattern=NOTES_PATTERN)
+    notes: Notes
     expires_at: Instant | None = None
 
 

@@ -30,6 +30,22 @@ Instant = Annotated[
 ]
 
 
+def _some_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    if "\0" in text:
+        raise ValueError("must not hold NUL")
+    return text
+
+
+# The pattern says the same, but nobody reads it as that.
+Notes = Annotated[
+    str,
+    Field(max_length=MAX_NOTES, json_schema_extra={"minLength": 1, "pattern": NOTES_PATTERN}),
+    AfterValidator(_some_text),
+]
+
+
 def _whole(value: object) -> object:
     # To JSON, 3 and 3.0 are one number; text and truth values are none.
     return int(value) if isinstance(value, float) and value.is_integer() else value
