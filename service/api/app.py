@@ -133,7 +133,7 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
         return Problem(422, "invalid", INVALID)
     # What was not said to be JSON has not been parsed.
     if isinstance(error.body, bytes):
-        return Problem(415, "media-type", NOT_JSON)
+        return Problem(422, "invalid", NOT_JSON)
     return invalid(error.errors())
 
 

@@ -15,7 +15,6 @@ from service.api.problems import (
     INVALID,
     LATE,
     MEDIA_TYPE,
-    NOT_JSON,
     FieldProblem,
     Problem,
     invalid,
@@ -82,7 +81,6 @@ _MEANINGS: Final = {
     409: "The state does not allow it",
     412: "The state has changed since the caller looked",
     413: "The body is too large",
-    415: "The body is not said to be JSON",
     422: "The request does not have the expected form, or its values make no sense",
     500: "A fault of the service",
     503: "Busy or starting; try again",
@@ -99,7 +97,6 @@ _EXAMPLES: Final = {
         Problem(409, "suspended", SUSPENDED),
         Problem(412, "stale", "The member has changed since: read it again."),
         Problem(413, "too-large", "The body may have at most 65536 bytes."),
-        Problem(415, "media-type", NOT_JSON),
         Problem(422, "invalid", INVALID, errors=[_NOTES_FAULT]),
         Problem(500, "internal", INTERNAL),
         unavailable(),
@@ -109,8 +106,8 @@ _EXAMPLES: Final = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What can go wrong at an endpoint, beside what can always go wrong."""
-    if 413 in statuses:  # noqa: PLR2004 - bodies that may be too large may be late or other, too
-        statuses += (408, 415)
+    if 413 in statuses:  # noqa: PLR2004 - bodies that may be too large may be late, too
+        statuses += (408,)
     return {
         status: {
             "description": _MEANINGS[status],

@@ -272,7 +272,7 @@ async def test_what_is_wrong_is_said_plainly(api: Api) -> None:
         ("PUT", {}), ("PUT", {"Content-Type": "text/plain"}), ("DELETE", {"Content-Type": "x"}),
     ):  # fmt: skip
         response = await api.call(method, path, content=json.dumps(body).encode(), headers=kind)
-        assert response.status_code == 415, response.text
+        assert response.status_code == 422, response.text
         assert "Content-Type: application/json" in response.json()["detail"]
 
 
