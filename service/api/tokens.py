@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+import warnings
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,9 @@ REMEMBERED: Final = 1_000
 TOKEN_TYPES: Final = frozenset({None, "jwt", "at+jwt", "application/at+jwt"})
 
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
+
+# Of the development secret, however long, there is a warning of our own.
+warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 
 log = structlog.get_logger(__name__)
 
