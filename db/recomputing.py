@@ -15,7 +15,6 @@ from db.evaluation import MemberCase
 from db.pool import Pool, acquired, transaction
 from db.scope import Scope
 from service.evaluation import Evaluation
-from service.expiry import close_expired
 from service.levels import Level, Reason
 from service.records import Cause
 from service.signals import Signals
@@ -140,13 +139,17 @@ def _as_shown(member: MemberCase, now: datetime) -> Standing:
     The clocks that it leaves are those of before, which say nothing any more.
     """
     standing = member.standing
-    closed = close_expired(standing, member.case, now).standing
-    if closed.stored_override == standing.stored_override:
+    stored, published = standing.stored_override, standing.published
+    if stored is None or stored.override.active_at(now):
         return standing
-    timeless = closed.published._replace(
-        next_change_at=None, next_level_change_at=None, next_level=None
+    timeless = published._replace(
+        override=None,
+        level=published.computed_level,
+        next_change_at=None,
+        next_level_change_at=None,
+        next_level=None,
     )
-    return closed._replace(published=timeless)
+    return standing._replace(published=timeless, stored_override=None)
 
 
 def _line(member: MemberCase, evaluated: Evaluation) -> Line:

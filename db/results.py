@@ -65,7 +65,7 @@ WITH result AS MATERIALIZED (
     UPDATE engagement e SET {", ".join(f"{name} = r.{name}" for name in RESULT_COLUMNS[1:])}
     FROM result r WHERE e.member_id = r.member_id
 ), unchanged AS (
-    UPDATE engagement e SET computed_at = $4, wake_at = u.wake_at
+    UPDATE engagement e SET computed_at = greatest(e.computed_at, $4), wake_at = u.wake_at
     FROM unnest($2::bigint[], $3::timestamptz[]) AS u (member_id, wake_at)
     WHERE e.member_id = u.member_id
 )

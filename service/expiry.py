@@ -29,15 +29,17 @@ def close_expired(standing: Standing, case: Case, as_of: datetime) -> Outcome:
     """End an override that has expired by `as_of`; otherwise nothing.
 
     The level falls back to the computed one as it is at the instant of expiry, which may be another
-    than at the last evaluation: nobody may have looked in between. Reading `case.activity` as
-    `settle` does, it must reach back one activity window before the last evaluation.
+    than at the last evaluation: nobody may have looked in between. Whoever has a level had one
+    then, also if they have left since. Reading `case.activity` as `settle` does, it must reach
+    back one activity window before the last evaluation.
     """
     stored = standing.stored_override
     if stored is None or stored.override.active_at(as_of):
         return Outcome(standing, (), ())
     expired, published = stored.override, standing.published
     assert expired.expires_at is not None
-    then = evaluate(case._replace(override=None), expired.expires_at)
+    eligible = case.eligible or published.level is not None
+    then = evaluate(case._replace(override=None, eligible=eligible), expired.expires_at)
     after = _without_override(standing, case, then)
     action = OverrideAction(
         "expire", expired.level, after.computed_level, None, SYSTEM, expired.expires_at
@@ -62,9 +64,16 @@ def close_expired(standing: Standing, case: Case, as_of: datetime) -> Outcome:
 
 def _without_override(standing: Standing, case: Case, then: Evaluation) -> Published:
     if then.ruling is None:
-        # Whoever is not scored any more is found out next. Until then it is as it was.
+        # By what is known now there was no level, which is found out next. Until then it is as it
+        # was, but for the clocks, which are over.
         published = standing.published
-        return published._replace(override=None, level=published.computed_level)
+        return published._replace(
+            override=None,
+            level=published.computed_level,
+            next_change_at=None,
+            next_level_change_at=None,
+            next_level=None,
+        )
     judgement = kept_judgement(standing, case, then) or by_rules(then)
     return computed(standing, case, then, judgement, None)
 

@@ -11,10 +11,10 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from service.evaluation import Evaluation, level_began_at
+from service.evaluation import Evaluation, evaluate, level_began_at
 from service.levels import Level, Reason
 from service.records import Cause, Source
-from service.signals import JoinedAtSource, Signals, signals_at
+from service.signals import JoinedAtSource, Signals
 from service.texts import Texts
 from service.thresholds import Thresholds
 from service.timeline import Case, Override, steps_from
@@ -166,7 +166,7 @@ def settle(
     change = None
     if after.level != before.published.level:
         cause = forced_cause or _cause(
-            before, after, case, evaluation.as_of, causes, has_membership=has_membership
+            before, after, case, evaluation, causes, has_membership=has_membership
         )
         effective_at = evaluation.as_of
         if cause is Cause.TIME and before.computed_at is not None:
@@ -224,7 +224,7 @@ def _cause(
     before: Standing,
     after: Published,
     case: Case,
-    as_of: datetime,
+    evaluation: Evaluation,
     causes: Collection[str],
     *,
     has_membership: bool,
@@ -240,7 +240,7 @@ def _cause(
     known = before.published.thresholds_version
     if known is not None and after.thresholds_version not in (None, known):
         return Cause.THRESHOLDS
-    if Cause.SIGNALS in causes or first or _facts_differ(before, after, case, as_of):
+    if Cause.SIGNALS in causes or first or _facts_differ(before, case):
         return Cause.SIGNALS
     # Who was marked for a verdict and moved by the rules alone was moved by the clock.
     if Cause.CLASSIFIER in causes and Source.CLAUDE in (
@@ -248,13 +248,17 @@ def _cause(
         after.computed_source,
     ):
         return Cause.CLASSIFIER
+    # A stored verdict that was found without a mark, where time has not changed what the rules say.
+    ruled = None if evaluation.ruling is None else evaluation.ruling.level
+    if after.computed_source is Source.CLAUDE and before.rules_level is ruled:
+        return Cause.CLASSIFIER
     return Cause.TIME
 
 
 def _membership_differs(before: Standing, after: Published, case: Case) -> bool:
     """Whether the member has left or come back, or joined at another time, since `before`."""
-    if after.level is None:
-        return not case.eligible
+    if after.level is None and not case.eligible:
+        return True
     if before.computed_at is None:
         return False
     joined_at = before.published.signals.joined_at
@@ -267,20 +271,21 @@ def _membership_differs(before: Standing, after: Published, case: Case) -> bool:
     )
 
 
-def _facts_differ(before: Standing, after: Published, case: Case, as_of: datetime) -> bool:
-    """Whether facts have come, or are others, since `before`."""
+def _facts_differ(before: Standing, case: Case) -> bool:
+    """Whether what is known now would have given something else at the last evaluation.
+
+    What was dated ahead then was foreseen by the clocks; what has come since was not.
+    """
     if before.computed_at is None:
         return False
-    then = signals_at(case.activity, case.thresholds.window, before.computed_at)
-    if then != before.published.signals:
-        return True
-    # Facts of the time since have come since, unless they were dated ahead: then it was foreseen.
-    _, attended_at, _, rsvp_at, profile_at, _, _ = after.signals
-    if not any(at and at > before.computed_at for at in (attended_at, rsvp_at, profile_at)):
-        return False
-    foreseen_at = before.published.next_level_change_at
-    was_foreseen = foreseen_at is not None and foreseen_at <= as_of
-    return not (was_foreseen and after.level == before.published.next_level)
+    published = before.published
+    then = evaluate(case._replace(override=published.override), before.computed_at)
+    return (then.signals, then.next_change_at, then.next_level_change_at, then.next_level) != (
+        published.signals,
+        published.next_change_at,
+        published.next_level_change_at,
+        published.next_level,
+    )
 
 
 def _began_at(

@@ -464,3 +464,25 @@ async def test_all_actions_work_as_the_role_of_the_api(database: str) -> None:
         with pytest.raises(NotFound):
             await as_api("erase", user="never.known", performed_by="boss")
         assert await world.value("SELECT count(*) FROM erasure") == 3
+
+
+async def test_a_transaction_that_began_earlier_does_not_turn_back_time(database: str) -> None:
+    """Else what left the window meanwhile would look like a fact that was taken back."""
+    second = timedelta(seconds=1)
+    leaves = NOW + 10 * second
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, ADA, NOW - days(300))
+        await world.attend(ORG, ADA, leaves - days(90), leaves + days(1) - days(90))
+        await world.evaluate()
+        await world.set_clock(leaves + second)
+        assert await world.evaluate() == 1
+        await world.send(
+            "rsvp", org_id=ORG, user_id=ADA, event_id="z", response="declined", responded_at=NOW
+        )
+        await world.set_clock(leaves - second)
+        assert await world.evaluate() == 1
+        await world.set_clock(leaves + days(1) + second)
+        await world.evaluate()
+        *_, fall = await world.history()
+        assert (fall["to_level"], fall["cause"]) == ("at_risk", "time")
+        assert fall["effective_at"] == leaves + days(1)

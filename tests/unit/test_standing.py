@@ -339,6 +339,62 @@ def test_what_was_dated_ahead_comes_with_time() -> None:
     )  # fmt: skip
 
 
+def test_of_several_steps_that_were_foreseen_time_brings_the_last() -> None:
+    """New for six hours more, an event announced in twelve; nobody looks for a day."""
+    ahead = case(-0.5, joined_days_ago=59.75)
+    first = settled(FRESH, ahead).standing
+    assert first.published.next_level is Level.AT_RISK
+    (publication,) = settled(first, ahead, NOW + DAY, causes=()).publications
+    assert publication.change == (Level.NEW, Level.MODERATE, Cause.TIME, NOW + 0.5 * DAY)
+
+
+def test_what_was_dated_ahead_comes_with_time_whatever_claude_says_of_it() -> None:
+    ahead = case(-0.25)
+    first = settled(FRESH, ahead).standing
+    assert first.published.next_level is Level.MODERATE
+    (publication,) = settled(
+        first, ahead, NOW + DAY, causes=(), level=Level.HIGHLY_ENGAGED
+    ).publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.TIME
+
+
+def test_a_stored_verdict_moves_a_level_where_the_rules_stand_still() -> None:
+    waning = case(1, 89.5)
+    first = settled(FRESH, waning).standing
+    (publication,) = settled(first, waning, NOW + DAY, causes=(), level=Level.AT_RISK).publications
+    assert publication.change is not None
+    assert publication.change.cause is Cause.CLASSIFIER
+
+
+def test_who_turns_out_to_join_later_has_no_level_because_of_the_membership() -> None:
+    first = settled(FRESH, case(1)).standing
+    (publication,) = settled(first, case(1, joined_days_ago=-2), NOW + DAY).publications
+    assert publication.change is not None
+    assert (publication.change.to_level, publication.change.cause) == (None, Cause.MEMBERSHIP)
+
+
+def test_who_has_left_since_had_what_the_rules_say_when_the_override_expired() -> None:
+    young = case(joined_days_ago=59)
+    expires_at, late = NOW + 2 * DAY, NOW + 3 * DAY
+    stored = StoredOverride(Override(Level.HIGHLY_ENGAGED, NOW, expires_at), "admin", "because")
+    first = settled(FRESH, young).standing._replace(stored_override=stored)
+    shown = young._replace(override=stored.override)
+    before = settled(first, shown, forced=Cause.OVERRIDE_SET).standing
+    gone = young._replace(eligible=False)
+    closed = close_expired(before, gone, late)
+    outcome = joined(closed, settled(closed.standing, gone, late, causes=("membership",)))
+    assert [p.change and p.change[:3] for p in outcome.publications] == [
+        (Level.HIGHLY_ENGAGED, Level.AT_RISK, Cause.OVERRIDE_EXPIRED),
+        (Level.AT_RISK, None, Cause.MEMBERSHIP),
+    ]
+    # Nothing tells of a level any more: the clocks of the override are over all the same.
+    unknown = case(joined_days_ago=-9)
+    (publication,) = close_expired(before, unknown, late).publications
+    assert publication.published.next_change_at is None
+    assert publication.published.next_level_change_at is None
+
+
 def test_who_leaves_had_a_level_before() -> None:
     before = settled(FRESH, case(1)).standing
     left = settled(before, case(1, eligible=False), causes=("membership",)).standing
