@@ -57,7 +57,9 @@ def message_of(
     if published.level is not None:
         expires_at = None if published.override is None else published.override.expires_at
         values = values_of(publication.evaluation, thresholds, subject.org_name, expires_at)
-        level_body = _level_body(subject, publication, values, recorded_at)
+        # Its clocks start here, also those of a state that was over when it was found.
+        computed_at = publication.evaluation.as_of
+        level_body = _level_body(subject, publication, values, computed_at)
     if change is None:
         return Message(key, level_body, None, None)
     identity = change_id(key, publication.revision)

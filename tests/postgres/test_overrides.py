@@ -486,3 +486,19 @@ async def test_a_transaction_that_began_earlier_does_not_turn_back_time(database
         *_, fall = await world.history()
         assert (fall["to_level"], fall["cause"]) == ("at_risk", "time")
         assert fall["effective_at"] == leaves + days(1)
+
+
+async def test_what_an_expiry_left_for_a_while_has_its_clocks_ahead_of_it(database: str) -> None:
+    """Nobody looked until the next step was over, too."""
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, ADA, NOW - days(58))
+        await world.evaluate()
+        await world.set_override(ORG, ADA, "highly_engaged", NOW + days(1))
+        await world.execute("DELETE FROM outbox")
+        await world.set_clock(NOW + days(3))
+        await world.evaluate()
+        levels = [level for level, _ in await published(world) if level is not None]
+        assert [(r["level"], r["computed_at"], r["next_change_at"]) for r in levels] == [
+            ("new", "2026-06-02T12:00:00Z", "2026-06-03T12:00:00Z"),
+            ("at_risk", "2026-06-04T12:00:00Z", "2026-10-01T12:00:00Z"),
+        ]
