@@ -26,7 +26,7 @@ MOST_FRESH_S: Final = 5.0
 SHARE: Final = 0.03
 USABLE_S: Final = 10.0
 # How long a page may wait for a newer one: most take less, even of 100 000 members.
-PATIENCE_S: Final = 0.25
+PATIENCE_S: Final = 0.1
 MAX_ORGANIZATIONS: Final = 1000
 
 log = structlog.get_logger(__name__)
