@@ -15,11 +15,12 @@ from db import due, evaluation, offsets
 from db.evaluation import CaseReader, MemberCase, OrganizationState
 from db.pool import Connection
 from db.results import Result, write_results
-from service.classifier.templates import MODEL_VERSION, override_texts, rules_texts
+from service.classifier.judging import by_rules
+from service.classifier.templates import override_texts
 from service.evaluation import Evaluation, evaluate
 from service.expiry import close_expired, joined
 from service.messages import message_of
-from service.records import Cause, Source
+from service.records import Cause
 from service.standing import Judgement, Outcome, settle, wake_at
 from service.texts import Texts
 
@@ -44,14 +45,6 @@ class Judge(Protocol):
         ...
 
 
-def by_rules(evaluation_: Evaluation) -> Judgement | None:
-    """The rules' own judgement."""
-    ruling = evaluation_.ruling
-    if ruling is None:
-        return None
-    return Judgement(ruling.level, rules_texts(evaluation_), Source.RULES, MODEL_VERSION)
-
-
 class RulesJudge:
     """The embedded default."""
 
@@ -59,7 +52,7 @@ class RulesJudge:
         self, _connection: Connection, cases: Sequence[tuple[MemberCase, Evaluation]]
     ) -> Sequence[Opinion]:
         """The rules' judgement of each."""
-        return [Opinion(by_rules(e)) for _, e in cases]
+        return [Opinion(by_rules(e) if e.ruling is not None else None) for _, e in cases]
 
 
 class Page(NamedTuple):

@@ -15,6 +15,7 @@ from db.evaluation import MemberCase
 from db.pool import Pool, acquired, transaction
 from db.scope import Scope
 from service.evaluation import Evaluation
+from service.expiry import as_before
 from service.levels import Level, Reason
 from service.records import Cause
 from service.signals import Signals
@@ -104,7 +105,7 @@ class Recomputing:
             standings = {
                 c.member_id: results[c.member_id].outcome.standing
                 if c.member_id in results
-                else _as_shown(c, now)
+                else _as_shown(c.standing, now)
                 for c in cases
             }
             found = {}
@@ -133,23 +134,12 @@ class Recomputing:
             return await offsets.read_now(connection)
 
 
-def _as_shown(member: MemberCase, now: datetime) -> Standing:
-    """What is stored, as reads show it: an override ends when its time has come.
-
-    The clocks that it leaves are those of before, which say nothing any more.
-    """
-    standing = member.standing
-    stored, published = standing.stored_override, standing.published
+def _as_shown(standing: Standing, now: datetime) -> Standing:
+    """What is stored, as reads show it: an override ends when its time has come."""
+    stored = standing.stored_override
     if stored is None or stored.override.active_at(now):
         return standing
-    timeless = published._replace(
-        override=None,
-        level=published.computed_level,
-        next_change_at=None,
-        next_level_change_at=None,
-        next_level=None,
-    )
-    return standing._replace(published=timeless, stored_override=None)
+    return standing._replace(published=as_before(standing.published), stored_override=None)
 
 
 def _line(member: MemberCase, evaluated: Evaluation) -> Line:

@@ -64,18 +64,21 @@ def close_expired(standing: Standing, case: Case, as_of: datetime) -> Outcome:
 
 def _without_override(standing: Standing, case: Case, then: Evaluation) -> Published:
     if then.ruling is None:
-        # By what is known now there was no level, which is found out next. Until then it is as it
-        # was, but for the clocks, which are over.
-        published = standing.published
-        return published._replace(
-            override=None,
-            level=published.computed_level,
-            next_change_at=None,
-            next_level_change_at=None,
-            next_level=None,
-        )
+        # By what is known now there was no level, which is found out next.
+        return as_before(standing.published)
     judgement = kept_judgement(standing, case, then) or by_rules(then)
     return computed(standing, case, then, judgement, None)
+
+
+def as_before(published: Published) -> Published:
+    """What was computed last, without the override, and without its clocks, which are over."""
+    return published._replace(
+        override=None,
+        level=published.computed_level,
+        next_change_at=None,
+        next_level_change_at=None,
+        next_level=None,
+    )
 
 
 def joined(closed: Outcome, settled: Outcome) -> Outcome:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,12 +18,11 @@ from service.api.values import (
     MemberRow,
     MemberSort,
 )
-from service.events import ID_PATTERN
+from service.decoding import is_id
 
 MAX_LENGTH: Final = 400
 PATTERN: Final = r"^[A-Za-z0-9_-]+$"
 
-_ID: Final = re.compile(ID_PATTERN, re.ASCII)
 _MAX_NUMBER: Final = 2**63 - 1
 _MAX_STEP: Final = 2**15 - 1
 _TEXT_SORTS: Final = frozenset({MemberSort.USER_ID, MemberSort.USER_ID_DESC})
@@ -49,7 +47,7 @@ def member_position(query: MemberQuery, cursor: str) -> MemberPosition:
         return MemberPosition(None, number)
     if query.sort in _TEXT_SORTS:
         # Other text may be such as the database does not know: NUL, half a character.
-        if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        if not isinstance(value, str) or not is_id(value):
             raise _bad_cursor()
         return MemberPosition(value, number)
     if query.sort in _NUMBER_SORTS:

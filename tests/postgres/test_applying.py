@@ -95,6 +95,13 @@ class Scene:
             return_exceptions=True,
         )
 
+    async def until_it_waits(self, applying: asyncio.Task[Any]) -> None:
+        """Until a batch that is under way waits for somebody's lock."""
+        async with self.pool.acquire() as onlooker:
+            while not await onlooker.fetchval(WAITING):
+                assert not applying.done()
+                await asyncio.sleep(0.02)
+
     async def offsets(self) -> dict[int, int]:
         return {row[0]: row[1] for row in await self.connection.fetch(OFFSETS)}
 
@@ -222,10 +229,7 @@ async def test_another_adds_the_same_fact_meanwhile(scene: Scene) -> None:
     await block.start()
     await scene.connection.execute(ADD_ABSENCES, NOW + timedelta(seconds=1))
     applying_many = asyncio.create_task(scene.apply(batch(1, *many)))
-    async with scene.pool.acquire() as onlooker:
-        while not await onlooker.fetchval(WAITING):
-            assert not applying_many.done()
-            await asyncio.sleep(0.02)
+    await scene.until_it_waits(applying_many)
     await block.commit()
     assert await applying_many == [Reached(len(many), stopped=False)]
     facts = await scene.facts()
@@ -244,10 +248,7 @@ async def test_whom_others_add_meanwhile_costs_no_second_pass(
     await scene.connection.execute(ADD_ADA)
     rows = [record(0, "ada"), *(record(n, f"user-{n}") for n in range(1, others + 1))]
     applying = asyncio.create_task(scene.apply(batch(0, *rows)))
-    async with scene.pool.acquire() as onlooker:
-        while not await onlooker.fetchval(WAITING):
-            assert not applying.done()
-            await asyncio.sleep(0.02)
+    await scene.until_it_waits(applying)
     await block.commit()
     assert await applying == [Reached(len(rows), stopped=False)]
     assert len(await scene.facts()) == len(rows)
