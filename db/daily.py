@@ -147,6 +147,8 @@ class Daily:
         if not failures:
             try:
                 async with transaction(self._pool) as connection:
+                    if not await run_pages.hold_chunk(connection, chunk):
+                        return Step(chunk.slot)
                     counts = await self._evaluate_members(connection, chunk, chunk.member_ids)
                     await run_pages.end_chunk(connection, chunk, 0, ())
                 return Step(chunk.slot, counts=counts)
@@ -168,6 +170,8 @@ class Daily:
                 continue
             try:
                 async with transaction(self._pool) as connection:
+                    if not await run_pages.hold_chunk(connection, chunk):
+                        return Step(chunk.slot, counts=total)
                     counts = await self._evaluate_members(connection, chunk, member_ids)
                     await run_pages.forgive(connection, chunk.slot, [org_id])
                 total = Counts(*(a + b for a, b in zip(total, counts, strict=True)))

@@ -1,8 +1,9 @@
 """Pages and chunks of a run, shared by all workers; organisations that fail.
 
 Whoever holds an unexpired lease works. Leases and retries are about processes, so they run on the
-database's real clock. A lease tells who should work, it stops nobody: doing a page or a chunk twice
-does no harm, and only its holder may close it.
+database's real clock. A lease tells who should work, it stops nobody: doing a page twice does no
+harm, and only its holder may close it. Evaluating a chunk keeps its row locked, so that work which
+takes longer than the lease is not begun by another, and is counted.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ UPDATE batch_chunk c SET owner = $3, leased_until = clock_timestamp() + $4 FROM 
 WHERE c.job = $1 AND c.slot = $2 AND c.block = free.block AND c.chunk = free.chunk
 RETURNING c.block, c.chunk, c.attempts, c.member_ids"""
 
+HOLD_CHUNK: Final = """
+SELECT FROM batch_chunk
+WHERE job = $1 AND slot = $2 AND block = $3 AND chunk = $4 AND owner = $5 AND done_at IS NULL
+FOR NO KEY UPDATE"""
+
 COUNT_ON_CHUNK: Final = """
 UPDATE batch_chunk SET evaluated = evaluated + $6, changed = changed + $7,
     publications = publications + $8, missed_by_clock = missed_by_clock + $9
@@ -87,8 +93,14 @@ WHERE job = $1 AND slot = $2 AND block = $3 AND chunk = $4 AND owner = $5 AND do
 
 LET_GO_OF_PAGES: Final = """
 UPDATE batch_page SET leased_until = NULL WHERE owner = $1 AND done_at IS NULL"""
+# What another loop of ours is evaluating is locked, and done in a moment.
 LET_GO_OF_CHUNKS: Final = """
-UPDATE batch_chunk SET leased_until = NULL WHERE owner = $1 AND done_at IS NULL"""
+WITH ours AS MATERIALIZED (
+    SELECT job, slot, block, chunk FROM batch_chunk WHERE owner = $1 AND done_at IS NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE batch_chunk c SET leased_until = NULL FROM ours o
+WHERE (c.job, c.slot, c.block, c.chunk) = (o.job, o.slot, o.block, o.chunk)"""
 
 COUNT_FAILURE: Final = """
 INSERT INTO batch_failure AS f (job, slot, org_id, retry_at, error)
@@ -197,6 +209,11 @@ async def take_chunk(connection: Connection, slot: datetime, owner: UUID) -> Chu
     return None if row is None else Chunk(slot, owner, *row)
 
 
+async def hold_chunk(connection: Connection, chunk: Chunk) -> bool:
+    """Keep a chunk from others until the transaction ends; False when it is somebody else's."""
+    return await connection.fetchrow(HOLD_CHUNK, *_key(chunk)) is not None
+
+
 async def count_on_chunk(connection: Connection, chunk: Chunk, counts: Counts) -> None:
     """Add to a chunk's counts, in the transaction that did the work."""
     await connection.execute(COUNT_ON_CHUNK, *_key(chunk), *counts)
@@ -215,7 +232,7 @@ async def defer_chunk(connection: Connection, chunk: Chunk, member_ids: Sequence
 
 
 async def let_go(connection: Connection, owner: UUID) -> None:
-    """Let go of everything that this worker holds, so that others go on at once."""
+    """Let go of what this worker holds and is not at, so that others go on at once."""
     await connection.execute(LET_GO_OF_PAGES, owner)
     await connection.execute(LET_GO_OF_CHUNKS, owner)
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from db import run_pages, runs, survey
-from db.pool import acquired
+from db.daily import Step
+from db.evaluating import Evaluating
+from db.pool import acquired, transaction
 from db.survey import SURVEY_MANY_WINDOWS, SURVEY_ONE_WINDOW, Judging
 from service.classifier.templates import MODEL_VERSION
 from service.schedule import latest_slot
@@ -492,6 +494,73 @@ async def test_three_workers_killed_in_the_middle(database: str) -> None:
         assert len(history) == 2 * 600
         found = await world.fetch("SELECT DISTINCT computed_at FROM member_engagement")
         assert [r[0] for r in found] == [world.now]
+
+
+class _Gated(Evaluating):
+    """Evaluates, and then waits to be let on before anything is committed."""
+
+    def __init__(self, evaluating: Evaluating) -> None:
+        super().__init__(evaluating.reader, evaluating.judge)
+        self.evaluated, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def evaluate_each(self, *arguments: Any) -> Any:
+        found = await super().evaluate_each(*arguments)
+        self.evaluated.set()
+        await self.go_on.wait()
+        return found
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_piece_that_takes_longer_than_its_lease_is_counted(
+    database: str, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    """Nobody else begins with what a worker is at, however slow; so its counts find their row."""
+    monkeypatch.setattr(run_pages, "LEASE", timedelta(0))
+    async with simulation(database, NOW) as world:
+        await members(world, ORG, 30, ages=(85,))
+        await world.run_daily()
+        await world.set_clock(SLOT + days(12))
+        slow = world.worker()
+        step = await slow.step()
+        assert step is not None  # the survey
+        if apart:
+            async with acquired(world.pool) as connection:
+                await run_pages.count_failure(connection, step.slot, "another", "no")
+        gate = slow._evaluating = _Gated(world.evaluating)
+        working = asyncio.create_task(slow.step())
+        await gate.evaluated.wait()
+        try:
+            assert await world.run_daily() is None
+        finally:
+            gate.go_on.set()
+        await working
+        await world.run_daily()
+        (run,) = await runs_of(world)
+        assert (run.status, run.evaluated, run.changed) == ("done", 30, 30)
+        assert run.summary["changed"] == 30
+        # Who comes too late for what it has taken does nothing at all.
+        late = await world.worker().step()
+        assert late is None
+
+
+async def test_what_was_taken_by_another_since_is_left_to_it(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "LEASE", timedelta(0))
+    async with simulation(database, NOW) as world:
+        await members(world, ORG, 30, ages=(85,))
+        await world.run_daily()
+        await world.set_clock(SLOT + days(12))
+        slow, fast = world.worker(), world.worker()
+        await slow.step()  # the survey
+        async with transaction(world.pool) as connection:
+            taken = await run_pages.take_chunk(connection, SLOT + days(12), slow._owner)
+        assert taken is not None
+        summary = await world.run_daily(fast)
+        assert summary is not None
+        assert (summary["evaluated"], summary["changed"]) == (30, 30)
+        assert await slow._evaluate(taken) == Step(taken.slot)
+        assert (await runs_of(world))[0].evaluated == 30
 
 
 def _worker(database: str, *, steps: int | None = None) -> subprocess.Popen[str]:
