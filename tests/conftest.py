@@ -71,11 +71,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if all(tier_of(item) in WITHOUT_SERVERS for item in session.items):
         return
     from service.demo.local import LocalServerError
-    from service.demo.local.kafka_jars import kafka_jars
+    from service.demo.local.kafka_startup import make_startup_cache
 
     # Whoever needs them then fails, and says why.
     with suppress(LocalServerError):
-        kafka_jars()
+        make_startup_cache()
 
 
 def tier_of(item: pytest.Item) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from service.demo.local.kafka import java_command
+from service.demo.local.java import SHORT_LIVED, java_command
 from tests.fences import ROOT, Block
 
 # Where the pages say that Kafka is, and where they keep files of their own.
@@ -25,7 +25,7 @@ TOOLS = {
     "kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
     "kafka-console-producer.sh": "org.apache.kafka.tools.ConsoleProducer",
 }
-JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+JAVA_OPTIONS = ("-Xmx256m", *SHORT_LIVED)
 TIMEOUT_S = 90.0
 POLL_S = 0.1
 

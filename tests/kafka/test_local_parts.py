@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from service.demo.local import LocalKafka, LocalPostgres, LocalServerError, ports, servers
+from service.demo.local import LocalKafka, LocalPostgres, LocalServerError, java, ports, servers
 from service.demo.local.folders import UNPRIVILEGED_USER, temporary_folder
 from service.demo.local.kafka_jars import kafka_jars
 from tests.owners import Owner, pids_with, wait_until
@@ -196,6 +197,20 @@ def test_topics_are_not_made_by_accident_and_kafkas_own_tools_work(topic_prefix:
             kafka.tool("org.apache.kafka.tools.TopicCommand", "--no-such-option")
         folder = kafka.folder
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_startup_cache_that_does_not_fit_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, fits: bool
+) -> None:
+    if not fits:
+        broken = tmp_path / "broken.aot"
+        broken.write_bytes(java.startup_cache().read_bytes()[:100_000])
+        monkeypatch.setattr(java, "startup_cache", lambda: broken)
+    command = [*java.java_command(tmp_path, *java.SHORT_LIVED), "kafka.tools.StorageTool"]
+    done = subprocess.run([*command, "random-uuid"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[\w-]{22}\n", done.stdout)
+    assert ("[aot]" in done.stderr) == (not fits)
 
 
 def test_no_two_servers_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:

