@@ -33,7 +33,7 @@ async def prepare_connection(connection: Connection) -> None:
 
 
 def as_numbers(instants: Iterable[datetime]) -> list[int]:
-    """For a parameter of type timestamp[], which is in UTC: microseconds since 2000."""
+    """Microseconds since 2000, in UTC: what a parameter of type timestamp[] takes."""
     return [(instant - _EPOCH) // _MICROSECOND for instant in instants]
 
 

@@ -2,13 +2,16 @@
 
 Ids of people become surrogate keys first (`db.member_ids`). Then the rows go to the server by the
 column, and one statement merges them: the newest (recorded_at, id) of a natural key wins, whatever
-was there. A temporary table in between costs more than it saves, since each commit truncates its
-files; and right into the facts COPY can't go: it knows of no conflicts, and PostgreSQL refuses it
-for tables with row-level security.
+was there. Numbers and instants are packed into bytes: for three of them in arrays the driver takes
+1.3 us a row, for three of these 0.2, and the server no longer than before. A temporary table in
+between costs more than it saves, since each commit truncates its files; and right into the facts
+COPY can't go: it knows of no conflicts, and PostgreSQL refuses it for tables with row-level
+security.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -48,19 +51,27 @@ COLUMNS: Final = {
 
 
 class _Passed(NamedTuple):
-    """How a column travels: its type as a parameter, its rows from that, and a value from a row."""
+    """How a column travels: its type as a parameter, and its value in a row, given both."""
 
     type_: str
-    rows: str
     value: str
 
 
+# Packed: eight bytes each, big-endian.
+_NUMBER: Final = "substr({parameter}, at, 8)::bigint"
+_DAY: Final = 86_400_000_000
 _PASSED: Final = {
-    "bigint": _Passed("bigint[]", "unnest({})", "{}"),
-    "text": _Passed("text[]", "unnest({})", '{} COLLATE "C"'),
-    "line": _Passed("text", "string_to_table({}, E'\\n')", '{} COLLATE "C"'),
-    "instant": _Passed("timestamp[]", "unnest({})", "{} AT TIME ZONE 'UTC'"),
+    "bigint": _Passed("bytea", _NUMBER),
+    "text": _Passed("text[]", '{name} COLLATE "C"'),
+    "line": _Passed("text", '{name} COLLATE "C"'),
+    # Intervals are multiplied as floating point, which whole days and the rest are exact in.
+    "instant": _Passed(
+        "bytea",
+        f"timestamptz '2000-01-01 00:00Z' + {_NUMBER} / {_DAY} * interval '24 hours'"
+        f" + {_NUMBER} % {_DAY} * interval '1 microsecond'",
+    ),
 }
+_ROWS: Final = {"text": "unnest({})", "line": "string_to_table({}, E'\\n')"}
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
 # those two, bodies of one natural key differ only in the columns compared after them, which stand
@@ -234,11 +245,19 @@ def parameter_types(kind: InputKind) -> list[str]:
 def _merge(kind: InputKind, merge: str) -> str:
     """A merge with the columns as parameters; if it marks members, the last says if in bulk."""
     columns = COLUMNS[kind]
-    passed = [_PASSED[holds] for holds in columns.values()]
-    sources = [p.rows.format(f"${n}::{p.type_}") for n, p in enumerate(passed, 1)]
-    values = [f"{p.value.format(name)} AS {name}" for name, p in zip(columns, passed, strict=True)]
+    passed = {
+        name: f"${n}::{_PASSED[holds].type_}" for n, (name, holds) in enumerate(columns.items(), 1)
+    }
+    texts = [name for name, holds in columns.items() if holds in _ROWS]
+    sources = [_ROWS[columns[name]].format(passed[name]) for name in texts]
+    packed = next(passed[name] for name in columns if name not in texts)
+    values = [
+        f"{_PASSED[holds].value.format(name=name, parameter=passed[name])} AS {name}"
+        for name, holds in columns.items()
+    ]
     rows = f"""(SELECT {", ".join(values)}
-        FROM ROWS FROM ({", ".join(sources)}) AS u ({", ".join(columns)})) AS s"""  # noqa: S608
+        FROM ROWS FROM (generate_series(1, length({packed}), 8), {", ".join(sources)})
+            AS u (at, {", ".join(texts)})) AS s"""  # noqa: S608
     return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
 
 
@@ -285,8 +304,12 @@ def _pass(holds: str, values: Sequence[Any]) -> Any:
     if holds == "line":
         return "\n".join(values)
     if holds == "instant":
-        return instants.as_numbers(values)
-    return values
+        return _packed(instants.as_numbers(values))
+    return _packed(values) if holds == "bigint" else values
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(numbers)}q", *numbers)
 
 
 async def apply_rows(

@@ -56,9 +56,10 @@ _RESOLVE: Final = f"""
         IF cardinality(made) IS DISTINCT FROM cardinality(person_3) THEN
             RAISE EXCEPTION 'somebody was erased';
         END IF;
-        row_1 := ARRAY(
-            SELECT CASE WHEN m < 0 THEN made[-m] ELSE m END
-            FROM unnest(row_1) WITH ORDINALITY AS r (m, n) ORDER BY n);
+        row_1 := (
+            SELECT string_agg(int8send(CASE WHEN m < 0 THEN made[-m] ELSE m END), '' ORDER BY at)
+            FROM generate_series(1, length(row_1), 8) AS r (at),
+                 LATERAL (SELECT substr(row_1, at, 8)::bigint AS m) AS n);
     END IF;"""  # noqa: S608 - made of constants
 
 

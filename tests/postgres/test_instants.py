@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -10,8 +11,11 @@ import pytest
 
 from db import evaluation, intake
 from db.instants import as_numbers
+from db.member_ids import MemberIds
+from service.events import InputKind
 from service.instants import wire_time
 
+MICROSECOND = timedelta(microseconds=1)
 INSTANTS = [
     datetime.min.replace(tzinfo=UTC),
     datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC),
@@ -53,6 +57,36 @@ async def test_as_numbers_they_are_the_same_in_any_zone_of_the_session(
         "SELECT at AT TIME ZONE 'UTC' FROM unnest($1::timestamp[]) AS n (at)", as_numbers(INSTANTS)
     )
     assert [row[0] for row in rows] == INSTANTS
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+async def test_facts_keep_them_to_the_microsecond(database: str, zone: str) -> None:
+    """Far from 2000, too, where a number of microseconds is more than a floating point number."""
+    rng = random.Random(zone)
+    span = INSTANTS[-1] - INSTANTS[0]
+    instants = [
+        *INSTANTS,
+        INSTANTS[0] + timedelta(microseconds=1),
+        INSTANTS[-1] - timedelta(microseconds=1),
+        *(
+            INSTANTS[0] + timedelta(microseconds=rng.randrange(span // MICROSECOND))
+            for _ in range(500)
+        ),
+    ]
+    rows = [
+        (f"m{n}", "club", "ann", f"e{n}", "attended", instant, instants[-1 - n])
+        for n, instant in enumerate(instants)
+    ]
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(f"SET timezone = '{zone}'")
+        await intake.prepare_connection(connection)
+        async with connection.transaction():
+            await intake.apply_rows(connection, InputKind.ATTENDANCE, rows, MemberIds())
+        found = await connection.fetch("SELECT event_id, occurred_at, recorded_at FROM attendance")
+    finally:
+        await connection.close()
+    assert {tuple(row) for row in found} == {(row[3], row[5], row[6]) for row in rows}
 
 
 async def test_what_python_does_not_know_is_the_first_or_the_last(
