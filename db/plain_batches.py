@@ -3,8 +3,9 @@
 A transaction of `offsets.advance`, `MemberIds` and `intake.apply_rows` takes seven. Of a small
 batch each costs both sides more than what there is to do; under a backlog each waits until the
 worker is done with what it decodes. So each connection has a function for every kind of record, of
-the very same statements. It serves what is expected only: whenever something else turns out it
-raises, nothing has happened, and the caller goes step by step, which knows what to do.
+the very same statements, but for the merge, which counts on nobody else adding the same rows. It
+serves what is expected only: whenever something else turns out it raises, nothing has happened, and
+the caller goes step by step, which knows what to do.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ async def apply_plain(
     """Apply rows of different partitions and commit, outside any transaction.
 
     `latest_accepted`: the latest instant in a row, which the clock and `max_skew` must allow.
-    Raises asyncpg.RaiseError where it has to go step by step; then nothing has happened.
+    Raises asyncpg.RaiseError or UniqueViolationError where it has to go step by step; then nothing
+    has happened.
     """
     unknown: dict[Key, datetime] = {}
     columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
@@ -152,7 +154,7 @@ def _create(kind: InputKind) -> str:
         *("latest_accepted timestamptz", "max_skew interval", "member_epoch bigint"),
     ]
     resolving = _named(member_ids.RESOLVING, "person")
-    merge = _named(intake.MERGES[kind], "row")
+    merge = _named(intake.unshared(intake.MERGES[kind]), "row")
     return _FUNCTION.format(
         name=_name(kind),
         parameters=", ".join(parameters),

@@ -41,7 +41,7 @@ def without_newest_wins() -> None:
        OR ((f.recorded_at, f.message_id) = (excluded.recorded_at, excluded.message_id)
            AND (f.occurred_at, f.status) <> (excluded.occurred_at, excluded.status))
 """,
-        "",
+        "    WHERE true\n",
     )
     merge = _replaced(
         merge,
