@@ -37,6 +37,18 @@ def as_numbers(instants: Iterable[datetime]) -> list[int]:
     return [(instant - _EPOCH) // _MICROSECOND for instant in instants]
 
 
+def from_number(number: str) -> str:
+    """SQL for the instant of a number of `as_numbers`, in any time zone of the session.
+
+    Intervals are multiplied as floating point, which whole days and the rest are exact in.
+    """
+    day = 86_400_000_000
+    return (
+        f"timestamptz '2000-01-01 00:00Z' + {number} / {day} * interval '24 hours'"
+        f" + {number} % {day} * interval '1 microsecond'"
+    )
+
+
 def _encode(instant: datetime) -> tuple[int]:
     number = (instant - _EPOCH) // _MICROSECOND
     # With an offset of its own one may lie beyond what the driver reads back elsewhere.

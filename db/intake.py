@@ -52,27 +52,23 @@ COLUMNS: Final = {
 
 
 class _Passed(NamedTuple):
-    """How a column travels: its type as a parameter, and its value in a row, given both."""
+    """How a column travels: its type as a parameter, its rows from that, and a value from a row.
+
+    Without rows of its own it is packed, eight big-endian bytes a row: the value is from those.
+    """
 
     type_: str
+    rows: str | None
     value: str
 
 
-# Packed: eight bytes each, big-endian.
 _NUMBER: Final = "substr({parameter}, at, 8)::bigint"
-_DAY: Final = 86_400_000_000
 _PASSED: Final = {
-    "bigint": _Passed("bytea", _NUMBER),
-    "text": _Passed("text[]", '{name} COLLATE "C"'),
-    "line": _Passed("text", '{name} COLLATE "C"'),
-    # Intervals are multiplied as floating point, which whole days and the rest are exact in.
-    "instant": _Passed(
-        "bytea",
-        f"timestamptz '2000-01-01 00:00Z' + {_NUMBER} / {_DAY} * interval '24 hours'"
-        f" + {_NUMBER} % {_DAY} * interval '1 microsecond'",
-    ),
+    "bigint": _Passed("bytea", None, _NUMBER),
+    "text": _Passed("text[]", "unnest({})", '{name} COLLATE "C"'),
+    "line": _Passed("text", "string_to_table({}, E'\\n')", '{name} COLLATE "C"'),
+    "instant": _Passed("bytea", None, instants.from_number(_NUMBER)),
 }
-_ROWS: Final = {"text": "unnest({})", "line": "string_to_table({}, E'\\n')"}
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
 # those two, bodies of one natural key differ only in the columns compared after them, which stand
@@ -245,19 +241,15 @@ def parameter_types(kind: InputKind) -> list[str]:
 
 def _merge(kind: InputKind, merge: str) -> str:
     """A merge with the columns as parameters; if it marks members, the last says if in bulk."""
-    columns = COLUMNS[kind]
-    passed = {
-        name: f"${n}::{_PASSED[holds].type_}" for n, (name, holds) in enumerate(columns.items(), 1)
-    }
-    texts = [name for name, holds in columns.items() if holds in _ROWS]
-    sources = [_ROWS[columns[name]].format(passed[name]) for name in texts]
-    packed = next(passed[name] for name in columns if name not in texts)
-    values = [
-        f"{_PASSED[holds].value.format(name=name, parameter=passed[name])} AS {name}"
-        for name, holds in columns.items()
-    ]
+    columns = {name: _PASSED[holds] for name, holds in COLUMNS[kind].items()}
+    parameters = {name: f"${n}::{each.type_}" for n, (name, each) in enumerate(columns.items(), 1)}
+    texts = {name: each.rows.format(parameters[name])
+             for name, each in columns.items() if each.rows is not None}  # fmt: skip
+    packed = next(parameters[name] for name in columns if name not in texts)
+    values = [f"{each.value.format(name=name, parameter=parameters[name])} AS {name}"
+              for name, each in columns.items()]  # fmt: skip
     rows = f"""(SELECT {", ".join(values)}
-        FROM ROWS FROM (generate_series(1, length({packed}), 8), {", ".join(sources)})
+        FROM ROWS FROM (generate_series(1, length({packed}), 8), {", ".join(texts.values())})
             AS u (at, {", ".join(texts)})) AS s"""  # noqa: S608
     return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
 
@@ -287,13 +279,13 @@ def unshared(upsert: str) -> str:
     """
     found = _UPSERT.search(upsert)
     assert found is not None
-    table, columns, rows, key, assignments, newer = found.groups()
-    same = " AND ".join(f"f.{name} = excluded.{name}" for name in key.split(", "))
-    values = ", ".join(f"excluded.{name}" for name in columns.split(", "))
-    merge = f"""MERGE INTO {table} AS f USING ({rows} OFFSET 0) AS excluded ON {same}
-    WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})
-    WHEN MATCHED AND ({newer}) THEN UPDATE
-    SET {assignments}
+    same = " AND ".join(f"f.{name} = excluded.{name}" for name in found["key"].split(", "))
+    values = ", ".join(f"excluded.{name}" for name in found["columns"].split(", "))
+    merge = f"""MERGE INTO {found["table"]} AS f
+    USING ({found["rows"]} OFFSET 0) AS excluded ON {same}
+    WHEN NOT MATCHED THEN INSERT ({found["columns"]}) VALUES ({values})
+    WHEN MATCHED AND ({found["newer"]}) THEN UPDATE
+    SET {found["set"]}
     RETURNING"""  # noqa: S608 - made of constants
     return upsert[: found.start()] + merge + upsert[found.end() :]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from db import run_pages, runs, survey
-from db.daily import Step
+from db.daily import Daily, Step
 from db.evaluating import Evaluating
 from db.pool import acquired, transaction
 from db.survey import SURVEY_MANY_WINDOWS, SURVEY_ONE_WINDOW, Judging
@@ -510,6 +510,18 @@ class _Gated(Evaluating):
         return found
 
 
+async def surveyed(world: Simulation) -> tuple[Daily, datetime]:
+    """A worker that has surveyed the page of 30 members who all change, and the slot."""
+    await members(world, ORG, 30, ages=(85,))
+    await world.run_daily()
+    await world.set_clock(SLOT + days(12))
+    worker = world.worker()
+    step = await worker.step()
+    assert step is not None
+    assert step.recomputed == 30
+    return worker, step.slot
+
+
 @pytest.mark.parametrize("apart", [False, True])
 async def test_a_piece_that_takes_longer_than_its_lease_is_counted(
     database: str, monkeypatch: pytest.MonkeyPatch, *, apart: bool
@@ -517,15 +529,10 @@ async def test_a_piece_that_takes_longer_than_its_lease_is_counted(
     """Nobody else begins with what a worker is at, however slow; so its counts find their row."""
     monkeypatch.setattr(run_pages, "LEASE", timedelta(0))
     async with simulation(database, NOW) as world:
-        await members(world, ORG, 30, ages=(85,))
-        await world.run_daily()
-        await world.set_clock(SLOT + days(12))
-        slow = world.worker()
-        step = await slow.step()
-        assert step is not None  # the survey
+        slow, slot = await surveyed(world)
         if apart:
             async with acquired(world.pool) as connection:
-                await run_pages.count_failure(connection, step.slot, "another", "no")
+                await run_pages.count_failure(connection, slot, "another", "no")
         gate = slow._evaluating = _Gated(world.evaluating)
         working = asyncio.create_task(slow.step())
         await gate.evaluated.wait()
@@ -538,9 +545,7 @@ async def test_a_piece_that_takes_longer_than_its_lease_is_counted(
         (run,) = await runs_of(world)
         assert (run.status, run.evaluated, run.changed) == ("done", 30, 30)
         assert run.summary["changed"] == 30
-        # Who comes too late for what it has taken does nothing at all.
-        late = await world.worker().step()
-        assert late is None
+        assert await world.worker().step() is None
 
 
 async def test_what_was_taken_by_another_since_is_left_to_it(
@@ -548,15 +553,11 @@ async def test_what_was_taken_by_another_since_is_left_to_it(
 ) -> None:
     monkeypatch.setattr(run_pages, "LEASE", timedelta(0))
     async with simulation(database, NOW) as world:
-        await members(world, ORG, 30, ages=(85,))
-        await world.run_daily()
-        await world.set_clock(SLOT + days(12))
-        slow, fast = world.worker(), world.worker()
-        await slow.step()  # the survey
+        slow, slot = await surveyed(world)
         async with transaction(world.pool) as connection:
-            taken = await run_pages.take_chunk(connection, SLOT + days(12), slow._owner)
+            taken = await run_pages.take_chunk(connection, slot, slow._owner)
         assert taken is not None
-        summary = await world.run_daily(fast)
+        summary = await world.run_daily()
         assert summary is not None
         assert (summary["evaluated"], summary["changed"]) == (30, 30)
         assert await slow._evaluate(taken) == Step(taken.slot)
