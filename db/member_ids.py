@@ -93,12 +93,16 @@ def latest_of_unknown(
 ) -> dict[Key, datetime]:
     """Who was not found, in order, with the latest `recorded_at`; sequences of equal length."""
     latest: dict[Key, datetime] = {}
-    unknown = [n for n, member_id in enumerate(found) if member_id is None]
-    for n in unknown:
+    for n in unknown_in(found):
         key, at = keys[n], recorded_at[n]
         if latest.setdefault(key, at) < at:
             latest[key] = at
     return dict(sorted(latest.items()))
+
+
+def unknown_in(found: Sequence[int | None]) -> list[int]:
+    """Where there is no key."""
+    return [n for n, member_id in enumerate(found) if member_id is None]
 
 
 class MemberIds:
@@ -135,9 +139,9 @@ class MemberIds:
         """The remembered key of each member, in order; None where there is none."""
         found = list(map(self._young.get, keys))
         if None in found and self._old:
-            for index, key in enumerate(keys):
-                if found[index] is None and (older := self._old.get(key)) is not None:
-                    found[index] = self._young[key] = older
+            for index in unknown_in(found):
+                if (older := self._old.get(keys[index])) is not None:
+                    found[index] = self._young[keys[index]] = older
         return found
 
     def remember(self, members: Mapping[Key, int], epoch: int, renewals: int) -> None:

@@ -141,7 +141,7 @@ NATURAL: Final[dict[InputKind, Natural]] = {
 }
 
 _STRUCT_TYPES: Final[list[tuple[Any, Any]]] = [
-    (Id, str),
+    (Id, Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]),
     (Instant, Annotated[datetime, msgspec.Meta(tz=True)]),
     (Text, Annotated[str, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]),
 ]
@@ -351,7 +351,6 @@ def _ids_are_plain(columns: Sequence[Sequence[str]]) -> bool:
     count = sum(map(len, columns))
     return (
         joined.translate(None, _ID_BYTES) == b"\n" * (count + 1)
-        and max(max(map(len, ids)) for ids in columns) <= MAX_ID_LENGTH
         and _NOT_FIRST.search(joined) is None
     )
 
@@ -369,12 +368,13 @@ def _raw_is_plain(raw: bytes) -> bool:
 
 def _has_offset(raw: bytes, end: bytes) -> bool:
     """Whether a time ends like this. An id may, too: what comes before tells them apart."""
-    # A plus is rare, and nowhere found sooner than what begins with it.
-    at = raw.find(end) if end[:1] in raw else -1
+    # A plus is rare, and nowhere found sooner than what begins with it. From behind, since Python
+    # looks for so short an end in so long a text with less ado than from the front.
+    at = raw.rfind(end) if end[:1] in raw else -1
     while at >= 0:
         if _BEFORE_OFFSET.search(raw[max(0, at - _LONGEST_BEFORE_OFFSET) : at]):
             return True
-        at = raw.find(end, at + 1)
+        at = raw.rfind(end, 0, at)
     return False
 
 
