@@ -1,24 +1,21 @@
 """Apply one decoded batch to the facts and mark who has to be evaluated; the caller's transaction.
 
 Ids of people become surrogate keys first (`db.member_ids`). Then the rows go to the server by the
-column, and one statement merges them: the newest (recorded_at, id) of a natural key wins, whatever
-was there. Numbers and instants are packed into bytes: for three of them in arrays the driver takes
-1.3 us a row, for three of these 0.2, and the server no longer than before. A temporary table in
-between costs more than it saves, since each commit truncates its files; and right into the facts
-COPY can't go: it knows of no conflicts, and PostgreSQL refuses it for tables with row-level
-security.
+column (`db.packing`), and one statement merges them: the newest (recorded_at, id) of a natural key
+wins, whatever was there. A temporary table in between costs more than it saves, since each commit
+truncates its files; and right into the facts COPY can't go: it knows of no conflicts, and
+PostgreSQL refuses it for tables with row-level security.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from db import instants
+from db import instants, packing
 from db.member_ids import Erased, Key, MemberIds, latest_of_unknown, resolve
 from db.pool import PLAN_BY_INDEX, Connection
 from service.events import InputKind
@@ -52,22 +49,23 @@ COLUMNS: Final = {
 
 
 class _Passed(NamedTuple):
-    """How a column travels: its type as a parameter, its rows from that, and a value from a row.
+    """How a column travels: its type as a parameter, and how the driver gets it.
 
-    Without rows of its own it is packed, eight big-endian bytes a row: the value is from those.
+    `rows`: SQL for the rows of the parameter, their value is the column's. None: packed by eight
+    bytes a row, `value` is SQL for the one at a position.
     """
 
     type_: str
-    rows: str | None
-    value: str
+    pack: Callable[[Sequence[Any]], Any]
+    rows: Callable[[str], str] | None = None
+    value: Callable[[str], str] | None = None
 
 
-_NUMBER: Final = "substr({parameter}, at, 8)::bigint"
 _PASSED: Final = {
-    "bigint": _Passed("bytea", None, _NUMBER),
-    "text": _Passed("text[]", "unnest({})", '{name} COLLATE "C"'),
-    "line": _Passed("text", "string_to_table({}, E'\\n')", '{name} COLLATE "C"'),
-    "instant": _Passed("bytea", None, instants.from_number(_NUMBER)),
+    "bigint": _Passed("bytea", packing.pack_numbers, value=packing.number),
+    "instant": _Passed("bytea", packing.pack_instants, value=packing.instant),
+    "line": _Passed("text", packing.pack_lines, rows=packing.lines),
+    "text": _Passed("text[]", list, rows="unnest({})".format),
 }
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
@@ -241,17 +239,21 @@ def parameter_types(kind: InputKind) -> list[str]:
 
 def _merge(kind: InputKind, merge: str) -> str:
     """A merge with the columns as parameters; if it marks members, the last says if in bulk."""
-    columns = {name: _PASSED[holds] for name, holds in COLUMNS[kind].items()}
-    parameters = {name: f"${n}::{each.type_}" for n, (name, each) in enumerate(columns.items(), 1)}
-    texts = {name: each.rows.format(parameters[name])
-             for name, each in columns.items() if each.rows is not None}  # fmt: skip
-    packed = next(parameters[name] for name in columns if name not in texts)
-    values = [f"{each.value.format(name=name, parameter=parameters[name])} AS {name}"
-              for name, each in columns.items()]  # fmt: skip
-    rows = f"""(SELECT {", ".join(values)}
-        FROM ROWS FROM (generate_series(1, length({packed}), 8), {", ".join(texts.values())})
-            AS u (at, {", ".join(texts)})) AS s"""  # noqa: S608
-    return merge.replace("ROWS", rows).replace("IS_BULK", f"${len(columns) + 1}::boolean")
+    rows, names, values = [], [], []
+    for n, (name, holds) in enumerate(COLUMNS[kind].items(), 1):
+        passed = _PASSED[holds]
+        parameter = f"${n}::{passed.type_}"
+        if passed.rows is not None:
+            rows.append(passed.rows(parameter))
+            names.append(name)
+            values.append(f'{name} COLLATE "C" AS {name}')
+        elif passed.value is not None:
+            packed = parameter
+            values.append(f"{passed.value(parameter)} AS {name}")
+    found = f"""(SELECT {", ".join(values)}
+        FROM (SELECT {", ".join([packing.positions(packed), *rows])}) AS u (at, {", ".join(names)})
+        ) AS s"""  # noqa: S608 - made of constants
+    return merge.replace("ROWS", found).replace("IS_BULK", f"${len(values) + 1}::boolean")
 
 
 MERGES: Final = {
@@ -316,20 +318,8 @@ async def prepare_connection(connection: Connection) -> None:
 def parameters(kind: InputKind, columns: Sequence[Sequence[Any]]) -> list[Any]:
     """What MERGES take, of columns in the order of COLUMNS."""
     holds = COLUMNS[kind].values()
-    passed = [_pass(each, values) for each, values in zip(holds, columns, strict=True)]
+    passed = [_PASSED[each].pack(values) for each, values in zip(holds, columns, strict=True)]
     return [*passed, len(columns[0]) > FEW_ROWS] if kind in ABOUT_MEMBERS else passed
-
-
-def _pass(holds: str, values: Sequence[Any]) -> Any:
-    if holds == "line":
-        return "\n".join(values)
-    if holds == "instant":
-        return _packed(instants.as_numbers(values))
-    return _packed(values) if holds == "bigint" else values
-
-
-def _packed(numbers: Sequence[int]) -> bytes:
-    return struct.pack(f">{len(numbers)}q", *numbers)
 
 
 async def apply_rows(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from db.instants import as_numbers
+from db import packing
 from db.pool import Connection
 from service.errors import Retryable
 
@@ -34,12 +34,12 @@ SELECT CASE WHEN pg_advisory_xact_lock_shared(erasure_lock()) IS NOT NULL
 # Sorted, so that two workers meet in one order. Whoever was erased goes on with the revision and
 # without the older records; those alone (`latest`) bring nobody back: then member_id is null.
 # Hashing a subject costs 12 us, so it is only done where it can matter.
-RESOLVING: Final = """
+RESOLVING: Final = f"""
 WITH wanted AS MATERIALIZED (
-    SELECT w.org_id COLLATE "C" AS org_id, w.user_id COLLATE "C" AS user_id,
-           w.latest AT TIME ZONE 'UTC' AS latest
-    FROM ROWS FROM (string_to_table($1::text, E'\\n'), string_to_table($2::text, E'\\n'),
-                    unnest($3::timestamp[])) AS w (org_id, user_id, latest)
+    SELECT org_id COLLATE "C" AS org_id, user_id COLLATE "C" AS user_id,
+           {packing.instant("$3::bytea")} AS latest
+    FROM (SELECT {packing.positions("$3::bytea")}, {packing.lines("$1::text")},
+                 {packing.lines("$2::text")}) AS w (at, org_id, user_id)
 ), known AS MATERIALIZED (
     SELECT w.org_id, w.user_id, w.latest, m.member_id, m.accept_after
     FROM wanted w LEFT JOIN member m ON m.org_id = w.org_id AND m.user_id = w.user_id
@@ -66,7 +66,7 @@ WITH wanted AS MATERIALIZED (
     SELECT org_id, user_id, member_id, accept_after FROM added
     UNION ALL
     SELECT org_id, user_id, NULL, erased_at FROM missing WHERE stays_erased
-)"""
+)"""  # noqa: S608 - made of constants
 RESOLVE: Final = f"""{RESOLVING}
 SELECT org_id, user_id, member_id, accept_after FROM people"""  # noqa: S608 - made of constants
 # Those to whom everything applies, in the order of their keys, once RESOLVING has been there.
@@ -160,9 +160,9 @@ class MemberIds:
 def parameters(latest: Mapping[Key, datetime]) -> list[Any]:
     """What RESOLVING takes: people with their latest `recorded_at`."""
     return [
-        "\n".join([org_id for org_id, _ in latest]),
-        "\n".join([user_id for _, user_id in latest]),
-        as_numbers(latest.values()),
+        packing.pack_lines([org_id for org_id, _ in latest]),
+        packing.pack_lines([user_id for _, user_id in latest]),
+        packing.pack_instants(latest.values()),
     ]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from db import intake, member_ids, offsets
+from db import intake, member_ids, offsets, packing
 from db.intake import Applied
 from db.member_ids import Key, MemberIds, latest_of_unknown
 from db.offsets import Move
@@ -24,7 +24,7 @@ from service.events import InputKind
 
 # What the statements take, in their order, then what is compared.
 _MOVES: Final = ("text", "int", "bigint", "bigint", "bigint", "int", "bigint", "boolean")
-_PEOPLE: Final = ("text", "text", "timestamp[]")
+_PEOPLE: Final = ("text", "text", "bytea")
 _FUNCTION: Final = """
 CREATE OR REPLACE FUNCTION {name}({parameters}) RETURNS TABLE
     (moment timestamptz, written bigint, clashes bigint, marked bigint, made bigint[])
@@ -32,6 +32,7 @@ LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
     moved bigint;
+    people integer;
 BEGIN
     WITH advanced (at) AS ({advance})
     SELECT count(*), min(at) INTO moved, moment FROM advanced;
@@ -47,20 +48,21 @@ BEGIN
     RETURN NEXT;
 END $body$"""
 _RESOLVE: Final = f"""
-    IF cardinality(person_3) > 0 THEN
+    people := length(person_3) / 8;
+    IF people > 0 THEN
         -- Once more sees whom others were adding: it has waited for them.
         FOR attempt IN 1..2 LOOP
             {{resolving}}
             SELECT {member_ids.MADE} INTO made FROM {member_ids.PLAIN};
-            EXIT WHEN cardinality(made) = cardinality(person_3);
+            EXIT WHEN cardinality(made) = people;
         END LOOP;
-        IF cardinality(made) IS DISTINCT FROM cardinality(person_3) THEN
+        IF cardinality(made) IS DISTINCT FROM people THEN
             RAISE EXCEPTION 'somebody was erased';
         END IF;
         row_1 := (
             SELECT string_agg(int8send(CASE WHEN m < 0 THEN made[-m] ELSE m END), '' ORDER BY at)
-            FROM generate_series(1, length(row_1), 8) AS r (at),
-                 LATERAL (SELECT substr(row_1, at, 8)::bigint AS m) AS n);
+            FROM {packing.positions("row_1")} AS r (at),
+                 LATERAL (SELECT {packing.number("row_1")} AS m) AS n);
     END IF;"""  # noqa: S608 - made of constants
 
 

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import asyncpg
 import pytest
 
-from db import evaluation, intake
-from db.instants import as_numbers
+from db import evaluation, intake, packing
 from db.member_ids import MemberIds
 from service.events import InputKind
 from service.instants import wire_time
@@ -49,12 +48,14 @@ async def test_they_are_what_the_server_reads_in_their_text(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-async def test_as_numbers_they_are_the_same_in_any_zone_of_the_session(
+async def test_packed_they_are_the_same_in_any_zone_of_the_session(
     connection: asyncpg.Connection, zone: str
 ) -> None:
     await connection.execute(f"SET timezone = '{zone}'")
     rows = await connection.fetch(
-        "SELECT at AT TIME ZONE 'UTC' FROM unnest($1::timestamp[]) AS n (at)", as_numbers(INSTANTS)
+        f"SELECT {packing.instant('$1::bytea')}"
+        f" FROM (SELECT {packing.positions('$1::bytea')}) AS n (at)",
+        packing.pack_instants(INSTANTS),
     )
     assert [row[0] for row in rows] == INSTANTS
 
