@@ -22,6 +22,9 @@ ORDER BY outbox_id LIMIT $2"""  # noqa: S608 - made of constants
 
 SELECT_CLOCK_MS: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
+# By index, since a scan would go over all that was sent already.
+ANY_WAITING: Final = "SELECT (SELECT min(outbox_id) FROM outbox) IS NOT NULL"
+
 BACKLOG: Final = """
 SELECT count(*), coalesce(extract(epoch FROM engagement_now() - min(created_at)), 0)::float8
 FROM outbox"""
@@ -62,8 +65,14 @@ async def clock_ms(connection: Connection) -> int:
     return now
 
 
+async def any_waiting(connection: Connection) -> bool:
+    """Whether there is something that Kafka has not acknowledged. For those who ask often."""
+    waiting: bool = await connection.fetchval(ANY_WAITING)
+    return waiting
+
+
 async def backlog(connection: Connection) -> tuple[int, float]:
-    """Rows that wait, and the age of the oldest in seconds."""
+    """Rows that wait, and the age of the oldest in seconds. Counts them one by one."""
     rows = await connection.fetch(BACKLOG)
     count, age_s = rows[0]
     return count, age_s
