@@ -9,11 +9,12 @@ from contextlib import suppress
 from typing import Final
 
 # Python's own is 700, 10, 10. Batches and pages are tuples by the ten thousand, which go by
-# themselves: looking at them took a third of the time of decoding. So it has to be more than there
-# are of records and rows on their way: of 60,000 one collection followed the other under a backlog,
-# 8 % of the worker's time. What was imported stays, and with the web framework it is so much that
-# looking through it would hold up a request.
-COLLECT_AFTER: Final = (150_000, 20, 50)
+# themselves: looking at them took a third of the time of decoding. What was imported stays, and
+# with the web framework it is so much that looking through it would hold up a request.
+COLLECT_AFTER: Final = (60_000, 20, 50)
+# More than there are of records and rows on their way through a worker: else one collection follows
+# the other under a backlog, 8 % of its time. Between backlogs `streams.timers` collects.
+COLLECT_AFTER_IN_BULK: Final = (150_000, 20, 50)
 # Python's own is 5 ms: so long the loop waits for the consumer's thread, a few times on the way of
 # each record. Measured at 1,000 records/s: 210 ms instead of 270 until a change is on its topic.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -29,10 +30,10 @@ M_TRIM_THRESHOLD: Final = -1
 KEPT_FREE: Final = 16 << 20
 
 
-def prepare_interpreter() -> None:
+def prepare_interpreter(collect_after: tuple[int, int, int] = COLLECT_AFTER) -> None:
     """For a process that works in bulk or answers many, once it has imported what it needs."""
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*collect_after)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Other C libraries than glibc have no such setting.
     with suppress(OSError, AttributeError):

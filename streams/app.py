@@ -17,7 +17,7 @@ from faust.types import TP
 
 from db.pool import tls_arguments
 from service.errors import EngagementError, Retryable, SettingsError
-from service.interpreter import prepare_interpreter
+from service.interpreter import COLLECT_AFTER_IN_BULK, prepare_interpreter
 from service.settings import Settings, load_settings
 from streams import agents, health, timers, watchdog
 from streams.connection import client_arguments, tls_context
@@ -83,7 +83,7 @@ class EngagementApp(BatchApp):
         await super().on_started()
         if not self.should_stop:
             self.runtime.start_loops(self.crash, watchdog.Watchdog(self, self.settings))
-            prepare_interpreter()
+            prepare_interpreter(COLLECT_AFTER_IN_BULK)
             log.info("worker_started", action="start", schema=self.runtime.schema_version)
 
     def on_rebalance_start(self) -> None:

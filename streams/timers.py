@@ -5,6 +5,7 @@ A timer's body must not raise: Faust would take the whole worker down for it.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ ADVISORY_COMMIT_S: Final = 5.0
 GAUGES_S: Final = 5.0
 COMPARE_S: Final = 2.0
 HOUSEKEEPING_S: Final = 60.0
+COLLECT_S: Final = 30.0
 
 
 def declare(app: Any) -> None:
@@ -39,6 +41,12 @@ def declare(app: Any) -> None:
     @app.timer(interval=COMPARE_S, name="compare_offsets")
     async def compare_offsets() -> None:
         await quietly(app.lanes.compare)
+
+    @app.timer(interval=COLLECT_S, name="collect")
+    async def collect() -> None:
+        # A steady stream leaves little, which takes long to come to what is right for a backlog.
+        if not app.lanes.is_saturated:
+            gc.collect()
 
     @app.timer(interval=HOUSEKEEPING_S, name="housekeeping")
     async def housekeeping() -> None:
