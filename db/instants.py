@@ -12,12 +12,13 @@ from typing import Final
 
 from db.pool import Connection
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+# Instants are numbers of microseconds since then, as the server keeps them.
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
-_LEAST: Final = (_FIRST - _EPOCH) // _MICROSECOND
-_MOST: Final = (_LAST - _EPOCH) // _MICROSECOND
+_LEAST: Final = (_FIRST - EPOCH) // MICROSECOND
+_MOST: Final = (_LAST - EPOCH) // MICROSECOND
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -28,7 +29,7 @@ async def prepare_connection(connection: Connection) -> None:
 
 
 def _encode(instant: datetime) -> tuple[int]:
-    number = (instant - _EPOCH) // _MICROSECOND
+    number = (instant - EPOCH) // MICROSECOND
     # With an offset of its own one may lie beyond what the driver reads back elsewhere.
     if not _LEAST <= number <= _MOST:
         raise OverflowError("an instant outside the years 1 to 9999 of UTC")
@@ -37,6 +38,6 @@ def _encode(instant: datetime) -> tuple[int]:
 
 def _decode(value: tuple[int]) -> datetime:
     try:
-        return _EPOCH + value[0] * _MICROSECOND
+        return EPOCH + value[0] * MICROSECOND
     except OverflowError:  # infinity, or a year that Python does not know
         return _LAST if value[0] > 0 else _FIRST

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from db import instants, packing
-from db.member_ids import Erased, Key, MemberIds, latest_of_unknown, resolve
+from db.member_ids import Erased, Key, MemberIds, latest_of_unknown, resolve, unknown_in
 from db.pool import PLAN_BY_INDEX, Connection
 from service.events import InputKind
 
@@ -49,23 +49,22 @@ COLUMNS: Final = {
 
 
 class _Passed(NamedTuple):
-    """How a column travels: its type as a parameter, and how the driver gets it.
+    """How a column travels: its type as a parameter, how it is made, and the SQL that reads it.
 
-    `rows`: SQL for the rows of the parameter, their value is the column's. None: packed by eight
-    bytes a row, `value` is SQL for the one at a position.
+    Packed by eight bytes a row it is read at a position, else as a set of rows.
     """
 
     type_: str
     pack: Callable[[Sequence[Any]], Any]
-    rows: Callable[[str], str] | None = None
-    value: Callable[[str], str] | None = None
+    read: Callable[[str], str]
+    is_packed: bool
 
 
 _PASSED: Final = {
-    "bigint": _Passed("bytea", packing.pack_numbers, value=packing.number),
-    "instant": _Passed("bytea", packing.pack_instants, value=packing.instant),
-    "line": _Passed("text", packing.pack_lines, rows=packing.lines),
-    "text": _Passed("text[]", list, rows="unnest({})".format),
+    "bigint": _Passed("bytea", packing.pack_numbers, packing.number, is_packed=True),
+    "instant": _Passed("bytea", packing.pack_instants, packing.instant, is_packed=True),
+    "line": _Passed("text", packing.pack_lines, packing.lines, is_packed=False),
+    "text": _Passed("text[]", tuple, "unnest({})".format, is_packed=False),
 }
 
 # Equal (recorded_at, id) with other content is a clash: the greater canonical body wins. Beyond
@@ -243,13 +242,13 @@ def _merge(kind: InputKind, merge: str) -> str:
     for n, (name, holds) in enumerate(COLUMNS[kind].items(), 1):
         passed = _PASSED[holds]
         parameter = f"${n}::{passed.type_}"
-        if passed.rows is not None:
-            rows.append(passed.rows(parameter))
+        if passed.is_packed:
+            packed = parameter
+            values.append(f"{passed.read(parameter)} AS {name}")
+        else:
+            rows.append(passed.read(parameter))
             names.append(name)
             values.append(f'{name} COLLATE "C" AS {name}')
-        elif passed.value is not None:
-            packed = parameter
-            values.append(f"{passed.value(parameter)} AS {name}")
     found = f"""(SELECT {", ".join(values)}
         FROM (SELECT {", ".join([packing.positions(packed), *rows])}) AS u (at, {", ".join(names)})
         ) AS s"""  # noqa: S608 - made of constants
@@ -361,9 +360,8 @@ async def _by_member_id(
     found = [plain.get(key) if n is None else n for n, key in zip(found, keys, strict=True)]
     if not people.erased:
         return [found, message_ids, *values], plain
-    for n, member_id in enumerate(found):
-        if member_id is None:
-            found[n] = _unless_late(people.erased[keys[n]], values[-1][n])
+    for n in unknown_in(found):
+        found[n] = _unless_late(people.erased[keys[n]], values[-1][n])
     # No key is 0.
     kept = filter(itemgetter(0), zip(found, message_ids, *values, strict=True))
     return list(zip(*kept, strict=True)), plain

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+from db.instants import EPOCH, MICROSECOND
+
 _DAY: Final = 86_400_000_000
 
 
@@ -29,7 +29,7 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
 
 def pack_instants(instants: Iterable[datetime]) -> bytes:
     """Instants of any time zone, to the microsecond: for `instant`."""
-    return pack_numbers([(instant - _EPOCH) // _MICROSECOND for instant in instants])
+    return pack_numbers([(instant - EPOCH) // MICROSECOND for instant in instants])
 
 
 def positions(parameter: str) -> str:
@@ -57,6 +57,6 @@ def instant(parameter: str, at: str = "at") -> str:
     """
     microseconds = number(parameter, at)
     return (
-        f"timestamptz '2000-01-01 00:00Z' + {microseconds} / {_DAY} * interval '24 hours'"
+        f"timestamptz '{EPOCH.isoformat()}' + {microseconds} / {_DAY} * interval '24 hours'"
         f" + {microseconds} % {_DAY} * interval '1 microsecond'"
     )
