@@ -157,6 +157,8 @@ def read_a_line_and_go(*arguments: str, settings: dict[str, str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Less than it has to say: else it may be through before the reader is gone.
+        pipesize=4096,
     )
     assert command.stderr is not None
     assert command.stdout is not None
