@@ -13,10 +13,19 @@
     if (event.detail.xhr.status < 500) back();
   });
 
-  // A page that nobody looks at does not ask.
+  // A page that nobody looks at does not ask. What is being pressed is not replaced: the press
+  // would be lost; the next poll has it.
+  const isPoll = (event) => event.detail.requestConfig.triggeringEvent === undefined;
+  let isPressed = false;
+  document.addEventListener("pointerdown", (event) => (isPressed = event.button === 0), true);
+  for (const end of ["pointerup", "pointercancel", "contextmenu"]) {
+    document.addEventListener(end, () => (isPressed = false), true);
+  }
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const poll = event.detail.requestConfig.triggeringEvent === undefined;
-    if (poll && document.hidden) event.preventDefault();
+    if (isPoll(event) && document.hidden) event.preventDefault();
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (isPoll(event) && isPressed) event.detail.shouldSwap = false;
   });
 
   // Parts that are replaced keep what is unfolded in them, how far they are scrolled, and the
