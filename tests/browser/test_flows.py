@@ -159,6 +159,26 @@ async def test_a_second_administrator_comes_too_late(stack: Stack, browser: Brow
         await expect(first.locator("#now blockquote")).to_have_text("Grace's reason")
 
 
+async def test_a_reason_outlives_the_numbers_that_it_was_written_for(
+    stack: Stack, browser: Browser
+) -> None:
+    async with visiting(stack, browser) as visitor:
+        page = await visitor.open("/thresholds")
+        numbers = page.get_by_label("Events for “Highly engaged”")
+        why = page.locator("#preview").get_by_label("Why")
+        await numbers.fill("20")
+        await why.fill("Only those who always come")
+        await numbers.fill("0")
+        await expect(page.locator("#preview")).to_contain_text("make no sense together")
+        await numbers.fill("30")
+        await expect(why).to_have_value("Only those who always come")
+        await numbers.fill("40")
+        await why.press("End")
+        await why.press_sequentially(", written meanwhile", delay=60)
+        await expect(page.get_by_role("button", name="Save these thresholds")).to_be_enabled()
+        await expect(why).to_have_value("Only those who always come, written meanwhile")
+
+
 async def test_thresholds_are_previewed_then_saved(stack: Stack, browser: Browser) -> None:
     async with visiting(stack, browser) as ada, visiting(stack, browser, SECOND_ADMIN) as grace:
         page = await ada.open("/thresholds")
@@ -190,15 +210,23 @@ async def test_thresholds_are_previewed_then_saved(stack: Stack, browser: Browse
         await late.get_by_label("Days that a member is “New”").fill("30")
         await expect(late.locator("#preview .lead")).to_contain_text("would move")
 
+        # Nothing can be saved but what is shown.
+        save = page.get_by_role("button", name="Save these thresholds")
+        await page.get_by_label("Events for “Highly engaged”").fill("41")
+        await expect(save).to_be_disabled()
         await preview.get_by_label("Why").fill("Only those who always come")
-        await page.get_by_role("button", name="Save these thresholds").click()
+        await save.click()
         await expect(page.get_by_role("status").first).to_contain_text("Saved.")
         await expect(page.locator("h1 + .sub")).to_contain_text("Version 1 by Ada Admin")
+        await expect(page.get_by_label("Events for “Highly engaged”")).to_have_value("41")
         await expect(page.locator("table").last).to_contain_text("Only those who always come")
 
+        await late.locator("#preview").get_by_label("Why").fill("Spring")
         await late.get_by_role("button", name="Save these thresholds").click()
         await expect(late.locator("#problem")).to_contain_text("Somebody saved other thresholds")
         await expect(late.get_by_label("Days that a member is “New”")).to_have_value("30")
+        await late.get_by_role("button", name="Show what would change").click()
+        await expect(late.locator("#preview").get_by_label("Why")).to_have_value("Spring")
 
         # The worker evaluates everybody anew, and the overview follows by itself.
         overview = await ada.open()

@@ -53,12 +53,12 @@ async def preview(request: Request, scope: InScope) -> Response:
     """What the entered numbers would do; writes nothing."""
     form = await read_form(request)
     entered = {name: form.get(name, "") for name in FIELDS}
-    values: dict[str, Any] = {"entered": entered, "errors": {}, "preview": None}
+    note = form.get("note", "")
+    values: dict[str, Any] = {"entered": entered, "note": note, "errors": {}, "preview": None}
     try:
         body = ThresholdsBody(**{name: _number(text) for name, text in entered.items()})
         found = await scope.organization.actions.preview_thresholds(scope.org_id, numbers(body))
         values["preview"] = presenting.preview(found)
-        values["note"] = form.get("note", "")
     except ValidationError as error:
         values["errors"] = {str(e["loc"][0]): _reworded(e["msg"]) for e in error.errors()}
     except InvalidThresholds as error:
@@ -76,6 +76,7 @@ async def save(request: Request, scope: InScope) -> Response:
     form = await read_form(request)
     entered = {name: form.get(name, "") for name in FIELDS}
     note = form.get("note", "").replace("\r\n", "\n").strip()
+    not_saved = {"title": "Not saved: Thresholds", "entered": entered, "note": note}
     try:
         body = ThresholdsRequest(
             **{name: _number(text) for name, text in entered.items()},
@@ -91,13 +92,11 @@ async def save(request: Request, scope: InScope) -> Response:
         )
     except ValidationError as error:
         errors = {str(e["loc"][0]): _reworded(e["msg"]) for e in error.errors()}
-        title = "Not saved: Thresholds"
-        values = await _values(request, scope, title=title, entered=entered, errors=errors)
+        values = await _values(request, scope, **not_saved, errors=errors)
         return page("thresholds.html", values, 422)
     except Refused as error:
         problem = problem_of(error)
-        title = "Not saved: Thresholds"
-        values = await _values(request, scope, title=title, entered=entered, problem=problem)
+        values = await _values(request, scope, **not_saved, problem=problem)
         raise Instead(page("thresholds.html", values, problem.status)) from None
     return see_other(f"{base_of(scope.org_id)}/thresholds", done="saved")
 

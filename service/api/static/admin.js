@@ -67,6 +67,17 @@
     });
   });
 
+  // What is saved is what the preview tells of, not what has been entered since.
+  document.addEventListener("input", (event) => {
+    if (!event.target.closest("#what-if")) return;
+    const told = [...document.querySelectorAll("#preview input[type=hidden][name]")];
+    const entered = (name) => document.querySelector(`#what-if #${CSS.escape(name)}`);
+    const isStale = told.some((i) => entered(i.name) && entered(i.name).value !== i.value);
+    document.querySelectorAll("#preview [type=submit]").forEach((button) => {
+      button.disabled = isStale;
+    });
+  });
+
   const expiry = () => {
     const select = document.getElementById("expiry");
     if (!select) return;
