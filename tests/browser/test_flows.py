@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiokafka import AIOKafkaConsumer
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from service.cli.token import sign_in_link
 from tests.api_community import ADMIN, NEWCOMER, ORG, SECOND_ADMIN
@@ -157,6 +157,34 @@ async def test_a_second_administrator_comes_too_late(stack: Stack, browser: Brow
         await expect(second.locator("#now blockquote")).to_have_text("Grace's reason")
         # Ada's page follows without a reload.
         await expect(first.locator("#now blockquote")).to_have_text("Grace's reason")
+
+
+async def test_a_second_click_while_the_first_is_on_its_way_changes_nothing(
+    visitor: Visitor,
+) -> None:
+    await visitor.stack.community.member("dora.double", name="Dora Double", attended=(20,))
+    await visitor.stack.community.evaluate([(ORG, "dora.double")])
+    page = await visitor.open("/members/dora.double")
+
+    async def slowly(route: Route) -> None:
+        response = await route.fetch(max_redirects=0)
+        await asyncio.sleep(0.6)
+        await route.fulfill(response=response)
+
+    await page.route("**/override", slowly)
+    await page.get_by_label("Moderate", exact=True).check()
+    await page.locator("#notes").fill("Clicked twice")
+    button = page.get_by_role("button", name="Set the override")
+    await button.scroll_into_view_if_needed()
+    box = await button.bounding_box()
+    assert box is not None
+    # By hand, since a locator's click waits for what the one before has set off.
+    for _ in range(2):
+        await page.mouse.click(box["x"] + 20, box["y"] + 10)
+        await asyncio.sleep(0.2)
+    await expect(page.get_by_role("status").first).to_contain_text("The override is set.")
+    await expect(page.locator("#now blockquote")).to_have_text("Clicked twice")
+    await expect(page.locator("#problem")).to_have_count(0)
 
 
 async def test_a_reason_outlives_the_numbers_that_it_was_written_for(
