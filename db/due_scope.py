@@ -17,7 +17,9 @@ WITH taken AS (
 )
 SELECT member_id, array_agg(DISTINCT cause) FROM taken GROUP BY member_id"""
 
-# Marks of users, organisations and batches concern others too, and stay for the workers.
+# Marks of users, organisations and batches concern others too, and stay for the workers. Under a
+# backlog batches hold many times the members asked for, whom one by one to look for among these
+# takes ten times as long as intersecting: 2 s instead of 0.2 for 1,000 among 600,000 marks.
 SELECT_OTHERWISE_DUE: Final = """
 SELECT e.member_id, 'signals' AS cause FROM engagement e JOIN member m USING (member_id)
 WHERE e.member_id = ANY ($1::bigint[])
@@ -26,8 +28,10 @@ UNION ALL
 SELECT e.member_id, o.cause FROM engagement e JOIN due_organization o USING (org_id)
 WHERE e.member_id = ANY ($1::bigint[]) AND e.member_id > o.after_member_id
 UNION ALL
-SELECT m.member_id, b.cause FROM due_batch b CROSS JOIN unnest(b.member_ids) AS m (member_id)
-WHERE m.member_id = ANY ($1::bigint[])
+(SELECT m.member_id, b.cause FROM due_batch b CROSS JOIN unnest(b.member_ids) AS m (member_id)
+ INTERSECT
+ SELECT w.member_id, c.cause FROM unnest($1::bigint[]) AS w (member_id)
+ CROSS JOIN (SELECT DISTINCT cause FROM due_batch) AS c)
 UNION ALL
 SELECT e.member_id, NULL FROM engagement e
 WHERE e.member_id = ANY ($1::bigint[]) AND e.wake_at <= engagement_now()"""
