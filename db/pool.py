@@ -49,11 +49,12 @@ SERVER_LIMITS: Final = {
 }
 
 # For those who work on batches and pages. Members and their facts are looked up by index, one after
-# the other, whatever statistics say, which a batch in the parameters does not have; and statements
-# are not planned anew each time.
+# the other, whatever statistics say: they know neither of a batch in the parameters nor of what has
+# come since they were made. And statements are not planned anew each time.
 PLAN_BY_INDEX: Final = """
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
+SET enable_seqscan = off;
 SET plan_cache_mode = force_generic_plan"""
 
 

@@ -24,8 +24,9 @@ TIMEOUT_S: Final = 900.0
 # Everything is read once, so hashing whole tables beats looking members up: also where statistics
 # have not seen a block's members yet and call them few. Planned for the block in question.
 SETTINGS: Final = """
-SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = off;
-SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL work_mem = '64MB';
+SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on;
+SET LOCAL enable_nestloop = off; SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL work_mem = '64MB';
 SET LOCAL statement_timeout = '900s'; SET LOCAL transaction_timeout = '900s'"""
 
 SELECT_WINDOWS: Final = """
