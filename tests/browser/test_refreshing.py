@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import httpx2
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Error, Route, expect
 
 from tests.api_community import ADMIN, ORG, SECOND_ADMIN
 from tests.browser.conftest import Stack, Visitor, visiting
@@ -65,6 +68,48 @@ async def test_a_link_that_is_being_pressed_is_not_replaced(visitor: Visitor) ->
     await expect(page.locator("#members")).not_to_contain_text("override")
     await page.mouse.up()
     await expect(page.locator("h1")).to_have_text("Petra Pressed")
+
+
+async def test_a_search_is_answered_while_the_list_asks_for_news(visitor: Visitor) -> None:
+    """The list's answer, which comes first, must not take the place of what the search finds."""
+    path = await someone(visitor.stack, "polly.passed", "Polly Passed")
+    page = await visitor.open("/members?q=polly.passed&override=false")
+    has_news, has_searched = asyncio.Event(), asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        response = await route.fetch()
+        if "seen=" not in route.request.url:
+            has_searched.set()
+            await asyncio.sleep(0.5)
+        elif response.status == 200:
+            has_news.set()
+            await has_searched.wait()
+        with suppress(Error):  # nobody waits for it any more
+            await route.fulfill(response=response)
+
+    await page.route("**/members?*", slowly)
+    body = {"level": "new", "notes": "While somebody searches"}
+    await elsewhere(visitor.stack, "PUT", f"{path}/override", body)
+    await asyncio.wait_for(has_news.wait(), 15)
+    await page.get_by_label("Search").fill("bob b")
+    await expect(page).to_have_url(f"{visitor.base}/members?override=false&q=bob+b")
+    await expect(page.locator("#members tbody tr")).to_have_count(1)
+
+
+async def test_a_search_is_answered_while_another_page_is_awaited(visitor: Visitor) -> None:
+    page = await visitor.open("/members")
+
+    async def slowly(route: Route) -> None:
+        response = await route.fetch()
+        if "seen=" not in route.request.url:
+            await asyncio.sleep(1.5 if "q=" in route.request.url else 1.0)
+        await route.fulfill(response=response)
+
+    await page.route("**/members?*", slowly)
+    await page.get_by_role("link", name="Next page").click()
+    await page.get_by_label("Search").fill("bob b")
+    await expect(page).to_have_url(f"{visitor.base}/members?q=bob+b")
+    await expect(page.locator("#members tbody tr")).to_have_count(1)
 
 
 async def test_the_keyboards_place_in_the_list_is_kept(visitor: Visitor) -> None:

@@ -14,7 +14,8 @@
   });
 
   // A page that nobody looks at does not ask. What is being pressed is not replaced: the press
-  // would be lost; the next poll has it.
+  // would be lost. Nor is what somebody has asked to see instead: the answer would no longer find
+  // its place. The next poll has it.
   const isPoll = (event) => event.detail.requestConfig.triggeringEvent === undefined;
   let isPressed = false;
   document.addEventListener("pointerdown", (event) => (isPressed = event.button === 0), true);
@@ -25,7 +26,8 @@
     if (isPoll(event) && document.hidden) event.preventDefault();
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (isPoll(event) && isPressed) event.detail.shouldSwap = false;
+    const isAwaited = document.getElementById("progress").classList.contains("htmx-request");
+    if (isPoll(event) && (isPressed || isAwaited)) event.detail.shouldSwap = false;
   });
 
   // Parts that are replaced keep what is unfolded in them, how far they are scrolled, and the
