@@ -153,6 +153,28 @@ async def test_what_a_filter_finds_is_said(visitor: Visitor) -> None:
     await expect(page.get_by_label("Search")).to_be_focused()
 
 
+async def test_the_page_of_somebody_erased_says_that_nobody_is_there(
+    stack: Stack, browser: Browser
+) -> None:
+    path = await someone(stack, "erna.erased", "Erna Erased")
+    async with visiting(stack, browser) as visitor:
+        page = await visitor.open(path)
+        await elsewhere(stack, "DELETE", path, None)
+        await expect(page.locator("h1")).to_have_text("Nothing here")
+        await expect(page.locator("main")).not_to_contain_text("Erna")
+
+
+async def test_who_is_no_administrator_any_more_sees_no_more(
+    stack: Stack, browser: Browser
+) -> None:
+    await stack.community.member("will.was", name="Will Was", role="admin", attended=(20,))
+    await stack.community.evaluate([(ORG, "will.was")])
+    async with visiting(stack, browser, "will.was") as visitor:
+        page = await visitor.open("/members")
+        await stack.community.membership("will.was", name="Will Was")
+        await expect(page.locator("h1")).to_have_text("For administrators only")
+
+
 async def test_thresholds_saved_elsewhere_are_seen(stack: Stack, browser: Browser) -> None:
     async with visiting(stack, browser) as visitor:
         page = await visitor.open("/thresholds")

@@ -104,6 +104,9 @@ _HEADINGS: Final = {
     503: "One moment",
 }
 
+# What ends a page that is open: the session, the rights, the member or the organisation is gone.
+_OVER: Final = frozenset({401, 403, 404})
+
 
 # What is better said otherwise to somebody at a browser.
 _DETAILS: Final = {
@@ -115,9 +118,9 @@ _DETAILS: Final = {
 
 def error_page(request: Request, problem: Problem) -> Response:
     """A problem as a page; of what was asked for, it says nothing."""
-    if problem.status == 401 and is_part(request):  # noqa: PLR2004
-        # The session is over: have the browser load the page, which says so.
-        return Response(status_code=401, headers={"HX-Refresh": "true"})
+    if problem.status in _OVER and is_part(request):
+        # The page as it stands is over: have the browser load it anew, which says why.
+        return Response(status_code=problem.status, headers={"HX-Refresh": "true"})
     scope: Scope | None = getattr(request.state, "scope", None)
     values = {
         "heading": FAILED
