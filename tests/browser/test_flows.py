@@ -159,6 +159,25 @@ async def test_a_second_administrator_comes_too_late(stack: Stack, browser: Brow
         await expect(first.locator("#now blockquote")).to_have_text("Grace's reason")
 
 
+async def test_a_reason_for_clearing_outlives_a_refusal(stack: Stack, browser: Browser) -> None:
+    await stack.community.member("clea.cleared", name="Clea Cleared", attended=(20,))
+    await stack.community.evaluate([(ORG, "clea.cleared")])
+    async with visiting(stack, browser) as ada, visiting(stack, browser, SECOND_ADMIN) as grace:
+        first = await ada.open("/members/clea.cleared")
+        await set_override(first, "New", "First reason")
+        second = await grace.open("/members/clea.cleared")
+        why = second.get_by_label("Why it ends")
+        await why.fill("Back to normal")
+        await set_override(first, "Moderate", "Second reason")
+        await expect(first.locator("#now blockquote")).to_have_text("Second reason")
+        await second.get_by_role("button", name="Clear the override").click()
+        await expect(second.locator("#problem")).to_contain_text("with what you entered")
+        await expect(why).to_have_value("Back to normal")
+        await expect(second.locator("#notes")).to_have_value("")
+        await second.get_by_role("button", name="Clear the override").click()
+        await expect(second.locator("#history-rows")).to_contain_text("Back to normal")
+
+
 async def test_a_second_click_while_the_first_is_on_its_way_changes_nothing(
     visitor: Visitor,
 ) -> None:

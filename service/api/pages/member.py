@@ -122,7 +122,8 @@ async def clear_override(request: Request, user: UserId, scope: InScope) -> Resp
             if_revision=draft.revision,
         )
     except Refused as error:
-        raise Instead(await _refused(request, scope, user, Draft(), error)) from None
+        kept = Draft(clear_notes=draft.notes)
+        raise Instead(await _refused(request, scope, user, kept, error)) from None
     return see_other(_address(scope, user), done="cleared")
 
 

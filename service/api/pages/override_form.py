@@ -29,6 +29,7 @@ class Draft:
     expiry: str = "never"
     expires_at: str = ""
     revision: int = 0
+    clear_notes: str = ""
     problems: tuple[tuple[str, str], ...] = ()
 
     @property
