@@ -178,6 +178,33 @@ async def test_a_reason_for_clearing_outlives_a_refusal(stack: Stack, browser: B
         await expect(second.locator("#history-rows")).to_contain_text("Back to normal")
 
 
+async def test_nothing_can_be_saved_but_the_newest_numbers(stack: Stack, browser: Browser) -> None:
+    """An answer about the numbers before comes when others have been entered already."""
+    async with visiting(stack, browser) as visitor:
+        page = await visitor.open("/thresholds")
+        numbers = page.get_by_label("Events for “Highly engaged”")
+        answer = asyncio.Semaphore(0)
+
+        async def slowly(route: Route) -> None:
+            response = await route.fetch()
+            await answer.acquire()
+            await route.fulfill(response=response)
+
+        await page.route("**/thresholds/preview", slowly)
+        told = page.locator("#preview input[name=highly_engaged_min_events]")
+        save = page.get_by_role("button", name="Save these thresholds")
+        async with page.expect_request("**/thresholds/preview"):
+            await numbers.fill("30")
+        await numbers.fill("40")
+        await asyncio.sleep(0.7)  # is asked for, too
+        answer.release()
+        await expect(told).to_have_value("30")
+        await expect(save).to_be_disabled()
+        answer.release()
+        await expect(told).to_have_value("40")
+        await expect(save).to_be_enabled()
+
+
 async def test_a_second_click_while_the_first_is_on_its_way_changes_nothing(
     visitor: Visitor,
 ) -> None:

@@ -83,16 +83,18 @@
     if (event.persisted) for (const form of document.forms) sentAt.delete(form);
   });
 
-  // What is saved is what the preview tells of, not what has been entered since.
-  document.addEventListener("input", (event) => {
-    if (!event.target.closest("#what-if")) return;
+  // What is saved is what the preview tells of, not what has been entered since, nor while
+  // it was on its way.
+  const holdStale = () => {
     const told = [...document.querySelectorAll("#preview input[type=hidden][name]")];
     const entered = (name) => document.querySelector(`#what-if #${CSS.escape(name)}`);
     const isStale = told.some((i) => entered(i.name) && entered(i.name).value !== i.value);
     document.querySelectorAll("#preview [type=submit]").forEach((button) => {
       button.disabled = isStale;
     });
-  });
+  };
+  document.addEventListener("input", holdStale);
+  document.addEventListener("htmx:afterSettle", holdStale);
 
   const expiry = () => {
     const select = document.getElementById("expiry");
