@@ -178,6 +178,18 @@ async def test_a_reason_for_clearing_outlives_a_refusal(stack: Stack, browser: B
         await expect(second.locator("#history-rows")).to_contain_text("Back to normal")
 
 
+async def test_going_back_shows_every_field_that_was_filled(visitor: Visitor) -> None:
+    page = await visitor.open(f"/members/{SECOND_ADMIN}")
+    await page.get_by_label("How long").select_option("at")
+    await page.get_by_label("Until").fill("2031-05-01T12:00")
+    await page.get_by_role("link", name="Overview").click()
+    await expect(page.locator("h1")).to_have_text("Overview")
+    await page.go_back()
+    await expect(page.get_by_label("How long")).to_have_value("at")
+    await expect(page.get_by_label("Until")).to_be_visible()
+    await expect(page.get_by_label("Until")).to_have_value("2031-05-01T12:00")
+
+
 async def test_nothing_can_be_saved_but_the_newest_numbers(stack: Stack, browser: Browser) -> None:
     """An answer about the numbers before comes when others have been entered already."""
     async with visiting(stack, browser) as visitor:

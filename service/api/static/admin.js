@@ -104,6 +104,8 @@
     });
   };
   document.addEventListener("change", expiry);
+  // Who comes back finds what was chosen before, which the browser puts in only now.
+  window.addEventListener("pageshow", expiry);
   expiry();
 
   document.querySelectorAll(".from-end").forEach((region) => {
