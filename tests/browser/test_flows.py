@@ -190,6 +190,24 @@ async def test_going_back_shows_every_field_that_was_filled(visitor: Visitor) ->
     await expect(page.get_by_label("Until")).to_have_value("2031-05-01T12:00")
 
 
+async def test_what_was_asked_while_the_service_was_away_is_asked_again(visitor: Visitor) -> None:
+    page = await visitor.open("/members")
+    await visitor.context.set_offline(True)
+    await page.get_by_label("Search").fill("bob b")
+    await expect(page.locator("#offline")).to_be_visible()
+    await visitor.context.set_offline(False)
+    await expect(page.locator("#offline")).to_be_hidden()
+    await expect(page).to_have_url(f"{visitor.base}/members?q=bob+b")
+    await expect(page.locator("#members tbody tr")).to_have_count(1)
+    await visitor.open("/thresholds")
+    await visitor.context.set_offline(True)
+    await page.get_by_label("Events for “Highly engaged”").fill("6")
+    await expect(page.locator("#offline")).to_be_visible()
+    await visitor.context.set_offline(False)
+    await expect(page.locator("#preview .lead")).to_contain_text("would move")
+    visitor.complaints.clear()
+
+
 async def test_nothing_can_be_saved_but_the_newest_numbers(stack: Stack, browser: Browser) -> None:
     """An answer about the numbers before comes when others have been entered already."""
     async with visiting(stack, browser) as visitor:

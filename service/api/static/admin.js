@@ -2,15 +2,34 @@
 (() => {
   const offline = () => document.getElementById("offline");
 
-  const away = () => offline().removeAttribute("hidden");
-  const back = () => offline().setAttribute("hidden", "");
+  // What a form asked for in vain is asked for once more: else it would say one thing, and what
+  // belongs to it another.
+  const again = (forms) => {
+    for (const form of forms) {
+      forms.delete(form);
+      htmx.trigger(form, "again");
+    }
+  };
+  const formOf = (event) => {
+    const { elt, triggeringEvent } = event.detail.requestConfig;
+    return triggeringEvent?.type !== "again" && elt.matches("form[hx-trigger*=again]") ? elt : null;
+  };
+
+  const unanswered = new Set();
+  const away = (event) => {
+    offline().removeAttribute("hidden");
+    if (formOf(event)) unanswered.add(formOf(event));
+  };
   document.addEventListener("htmx:sendError", away);
   document.addEventListener("htmx:timeout", away);
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status !== 401) away();
+    if (event.detail.xhr.status >= 500) away(event);
   });
   document.addEventListener("htmx:afterOnLoad", (event) => {
-    if (event.detail.xhr.status < 500) back();
+    if (event.detail.xhr.status >= 500) return;
+    offline().setAttribute("hidden", "");
+    unanswered.delete(event.detail.requestConfig.elt);
+    again(unanswered);
   });
 
   // A page that nobody looks at does not ask. What is being pressed is not replaced: the press
