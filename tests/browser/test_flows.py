@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 from aiokafka import AIOKafkaConsumer
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Error, Page, Route, expect
 
 from service.cli.token import sign_in_link
 from tests.api_community import ADMIN, NEWCOMER, ORG, SECOND_ADMIN
@@ -188,6 +189,43 @@ async def test_going_back_shows_every_field_that_was_filled(visitor: Visitor) ->
     await expect(page.get_by_label("How long")).to_have_value("at")
     await expect(page.get_by_label("Until")).to_be_visible()
     await expect(page.get_by_label("Until")).to_have_value("2031-05-01T12:00")
+
+
+async def test_a_button_stays_where_it_is_pressed(visitor: Visitor) -> None:
+    """The preview above it is of another height, and comes while the button is down."""
+    await visitor.stack.community.member("pia.press", name="Pia Press", attended=(20,))
+    await visitor.stack.community.evaluate([(ORG, "pia.press")])
+    page = await visitor.open("/members/pia.press")
+
+    async def slowly(route: Route) -> None:
+        response = await route.fetch()
+        await asyncio.sleep(0.6)
+        with suppress(Error):  # the page may be gone
+            await route.fulfill(response=response)
+
+    await page.route("**/override/preview*", slowly)
+    await page.locator("#notes").fill("Pressed slowly")
+    await page.get_by_label("At risk", exact=True).check()
+    button = page.get_by_role("button", name="Set the override")
+    await button.click(position={"x": 20, "y": 30}, delay=1500)
+    await expect(page.locator("#now blockquote")).to_have_text("Pressed slowly")
+
+
+async def test_a_preview_that_came_while_something_was_pressed_is_shown_after(
+    visitor: Visitor,
+) -> None:
+    page = await visitor.open(f"/members/{SECOND_ADMIN}")
+    heading = page.get_by_role("heading", name="Override")
+    await heading.scroll_into_view_if_needed()
+    box = await heading.bounding_box()
+    assert box is not None
+    await page.get_by_label("At risk", exact=True).focus()
+    await page.mouse.move(box["x"] + 5, box["y"] + 5)
+    await page.mouse.down()
+    async with page.expect_response(lambda r: "/override/preview" in r.url):
+        await page.get_by_label("At risk", exact=True).press("Space")
+    await page.mouse.up()
+    await expect(page.locator("#override-preview .move")).to_contain_text("At risk")
 
 
 async def test_what_was_asked_while_the_service_was_away_is_asked_again(visitor: Visitor) -> None:

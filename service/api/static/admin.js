@@ -32,21 +32,31 @@
     again(unanswered);
   });
 
-  // A page that nobody looks at does not ask. What is being pressed is not replaced: the press
-  // would be lost. Nor is what somebody has asked to see instead: the answer would no longer find
-  // its place. The next poll has it.
+  // A page that nobody looks at does not ask. What is being pressed is not replaced, nor moved by
+  // what comes above it: the press would be lost. Nor does a poll replace what somebody has asked
+  // to see instead: the answer would no longer find its place. The next poll has it, and a form
+  // asks again.
   const isPoll = (event) => event.detail.requestConfig.triggeringEvent === undefined;
+  const held = new Set();
   let isPressed = false;
   document.addEventListener("pointerdown", (event) => (isPressed = event.button === 0), true);
+  const released = () => {
+    isPressed = false;
+    again(held);
+  };
   for (const end of ["pointerup", "pointercancel", "contextmenu"]) {
-    document.addEventListener(end, () => (isPressed = false), true);
+    document.addEventListener(end, released, true);
   }
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (isPoll(event) && document.hidden) event.preventDefault();
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
     const isAwaited = document.getElementById("progress").classList.contains("htmx-request");
-    if (isPoll(event) && (isPressed || isAwaited)) event.detail.shouldSwap = false;
+    const form = formOf(event);
+    if (isPressed && form) held.add(form);
+    if (isPressed ? form || isPoll(event) : isAwaited && isPoll(event)) {
+      event.detail.shouldSwap = false;
+    }
   });
 
   // Parts that are replaced keep what is unfolded in them, how far they are scrolled, and the
