@@ -175,6 +175,22 @@ async def test_who_is_no_administrator_any_more_sees_no_more(
         await expect(page.locator("h1")).to_have_text("For administrators only")
 
 
+async def test_a_session_that_ends_leaves_what_was_written(stack: Stack, browser: Browser) -> None:
+    path = await someone(stack, "sissy.session", "Sissy Session")
+    async with visiting(stack, browser) as visitor:
+        reading, writing = await visitor.open(path), await visitor.context.new_page()
+        await writing.goto(f"{visitor.base}{path}")
+        await expect(writing.locator("#session-over")).to_be_hidden()
+        await writing.locator("#notes").fill("A long and careful reason")
+        await visitor.context.clear_cookies()
+        await expect(writing.locator("#session-over")).to_be_visible()
+        await expect(writing.locator("#notes")).to_have_value("A long and careful reason")
+        await expect(writing.locator("#offline")).to_be_hidden()
+        # Where there is nothing to lose, nothing stays to be read.
+        await reading.bring_to_front()
+        await expect(reading.locator("h1")).to_have_text("Sign in")
+
+
 async def test_thresholds_saved_elsewhere_are_seen(stack: Stack, browser: Browser) -> None:
     async with visiting(stack, browser) as visitor:
         page = await visitor.open("/thresholds")

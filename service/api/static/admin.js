@@ -32,6 +32,15 @@
     again(unanswered);
   });
 
+  // With the session over the page is loaded anew, but not over what somebody has written.
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    if (event.detail.xhr.status !== 401) return;
+    const texts = document.querySelectorAll("form[method=post] :is(textarea, input:not([type]))");
+    if (![...texts].some((field) => field.value.trim())) return;
+    event.preventDefault();
+    document.getElementById("session-over").removeAttribute("hidden");
+  });
+
   // A page that nobody looks at does not ask. What is being pressed is not replaced, nor moved by
   // what comes above it: the press would be lost. Nor does a poll replace what somebody has asked
   // to see instead: the answer would no longer find its place. The next poll has it, and a form
