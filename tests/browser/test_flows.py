@@ -179,6 +179,24 @@ async def test_a_reason_for_clearing_outlives_a_refusal(stack: Stack, browser: B
         await expect(second.locator("#history-rows")).to_contain_text("Back to normal")
 
 
+async def test_what_was_done_is_said_once(visitor: Visitor) -> None:
+    await visitor.stack.community.member("olga.once", name="Olga Once", attended=(20,))
+    await visitor.stack.community.evaluate([(ORG, "olga.once")])
+    page = await visitor.open("/members/olga.once")
+    done = page.locator(".notice.good")
+    await set_override(page, "At risk", "For a moment")
+    await expect(done).to_have_text("The override is set.")
+    await page.get_by_role("button", name="Clear the override").click()
+    await expect(done).to_contain_text("The override is cleared")
+    await page.reload()
+    await expect(page.locator("#now")).to_be_visible()
+    await expect(done).to_have_count(0)
+    # Nor that it is set, now that it is cleared.
+    await page.go_back()
+    await expect(page.locator("#now")).to_be_visible()
+    await expect(done).to_have_count(0)
+
+
 async def test_going_back_shows_every_field_that_was_filled(visitor: Visitor) -> None:
     page = await visitor.open(f"/members/{SECOND_ADMIN}")
     await page.get_by_label("How long").select_option("at")

@@ -150,6 +150,13 @@
     region.scrollLeft = region.scrollWidth;
   });
 
+  // What was done is said once: not after a reload, nor on the way back, when it may be undone.
+  const address = new URL(location.href);
+  if (address.searchParams.has("done")) {
+    address.searchParams.delete("done");
+    history.replaceState(history.state, "", address);
+  }
+
   const problem = document.getElementById("problem");
   if (problem) problem.focus();
 })();
