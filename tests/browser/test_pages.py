@@ -95,6 +95,19 @@ async def test_members_can_be_searched_filtered_sorted_and_paged(visitor: Visito
     assert figures == sorted(figures, reverse=True)
 
 
+async def test_asking_the_same_twice_is_one_step_back(visitor: Visitor) -> None:
+    page = await visitor.open("/members")
+    search = page.get_by_label("Search")
+    await search.fill("bob b")
+    await expect(page).to_have_url(f"{visitor.base}/members?q=bob+b")
+    async with page.expect_response(lambda r: "q=bob" in r.url and "seen=" not in r.url):
+        await search.press("Enter")
+    await expect(page.locator(".htmx-request")).to_have_count(0)
+    await page.go_back()
+    await expect(page).to_have_url(f"{visitor.base}/members")
+    await expect(search).to_have_value("")
+
+
 async def test_a_found_member_opens_at_the_first_click_however_slow_the_finger(
     visitor: Visitor,
 ) -> None:

@@ -96,8 +96,11 @@ async def members(request: Request, scope: InScope) -> Response:
     if "seen" in request.query_params:
         return refreshed(request, rendered)
     response = refreshed(request, rendered, values["shown"])
-    # The reader went somewhere: the address says so, without the form's empty fields.
-    response.headers["HX-Push-Url"] = values["base"] + "/members" + address(filter_)
+    # The reader went somewhere: the address says so, without the form's empty fields. Who asks
+    # for the same once more stays there, or the first step back would lead nowhere.
+    there = values["base"] + "/members" + address(filter_)
+    if not request.headers.get("hx-current-url", "").rstrip("?").endswith(there.rstrip("?")):
+        response.headers["HX-Push-Url"] = there
     return response
 
 
