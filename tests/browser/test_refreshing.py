@@ -153,6 +153,22 @@ async def test_what_a_filter_finds_is_said(visitor: Visitor) -> None:
     await expect(page.get_by_label("Search")).to_be_focused()
 
 
+async def test_what_is_marked_stays_marked(visitor: Visitor) -> None:
+    """Who marks a text means to copy it, and needs a few seconds."""
+    page = await visitor.open()
+    label = page.locator(".stat-label").first
+    await label.select_text()
+    for _ in range(2):
+        async with page.expect_response(lambda r: "seen=" in r.url and r.status == 200):
+            pass
+    assert await page.evaluate("String(getSelection())") == await label.inner_text()
+    # Afterwards the page follows again.
+    seen = await page.locator("#overview").get_attribute("hx-get")
+    assert seen is not None
+    await page.locator("h1").click()
+    await expect(page.locator("#overview")).not_to_have_attribute("hx-get", seen)
+
+
 async def test_the_page_of_somebody_erased_says_that_nobody_is_there(
     stack: Stack, browser: Browser
 ) -> None:

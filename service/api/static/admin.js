@@ -46,6 +46,13 @@
   // to see instead: the answer would no longer find its place. The next poll has it, and a form
   // asks again.
   const isPoll = (event) => event.detail.requestConfig.triggeringEvent === undefined;
+  // Who has marked a text means to copy it; a minute is enough, since a mark may be forgotten.
+  const MARKED_FOR_MS = 60000;
+  let markedAt = -Infinity;
+  document.addEventListener("selectionchange", (event) => (markedAt = event.timeStamp));
+  const isMarked = (event) =>
+    !getSelection().isCollapsed && event.timeStamp - markedAt < MARKED_FOR_MS;
+
   const held = new Set();
   let isPressed = false;
   document.addEventListener("pointerdown", (event) => (isPressed = event.button === 0), true);
@@ -63,9 +70,8 @@
     const isAwaited = document.getElementById("progress").classList.contains("htmx-request");
     const form = formOf(event);
     if (isPressed && form) held.add(form);
-    if (isPressed ? form || isPoll(event) : isAwaited && isPoll(event)) {
-      event.detail.shouldSwap = false;
-    }
+    const isKept = isPressed || isAwaited || isMarked(event);
+    if (isPoll(event) ? isKept : isPressed && form) event.detail.shouldSwap = false;
   });
 
   // Parts that are replaced keep what is unfolded in them, how far they are scrolled, and the
