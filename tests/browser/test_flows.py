@@ -264,6 +264,31 @@ async def test_what_was_asked_while_the_service_was_away_is_asked_again(visitor:
     visitor.complaints.clear()
 
 
+async def test_evaluating_leaves_what_was_written(visitor: Visitor) -> None:
+    page = await visitor.open(f"/members/{SECOND_ADMIN}")
+    await page.get_by_label("At risk", exact=True).check()
+    await page.locator("#notes").fill("Half a sentence")
+    await page.get_by_role("button", name="Evaluate now").click()
+    await expect(page.get_by_role("status").first).to_contain_text("evaluated within moments")
+    await expect(page.locator("#notes")).to_have_value("Half a sentence")
+    await expect(page.get_by_label("At risk", exact=True)).to_be_checked()
+
+
+async def test_evaluating_in_an_organisation_just_suspended_says_so(
+    stack: Stack, browser: Browser
+) -> None:
+    community = stack.community
+    await community.organization("pausing", "Pausing")
+    await community.member("pam.admin", org_id="pausing", role="admin", attended=(1,))
+    await community.evaluate([("pausing", "pam.admin")])
+    async with visiting(stack, browser, "pam.admin", org="pausing") as visitor:
+        page = await visitor.open("/members/pam.admin")
+        await community.organization("pausing", "Pausing", "suspended")
+        await page.get_by_role("button", name="Evaluate now").click()
+        await expect(page.locator("aside")).to_contain_text("nothing can be changed")
+        await expect(page.locator("h1")).to_have_text("pam.admin")
+
+
 async def test_nothing_can_be_saved_but_the_newest_numbers(stack: Stack, browser: Browser) -> None:
     """An answer about the numbers before comes when others have been entered already."""
     async with visiting(stack, browser) as visitor:

@@ -104,8 +104,9 @@ _HEADINGS: Final = {
     503: "One moment",
 }
 
-# What ends a page that is open: the session, the rights, the member or the organisation is gone.
-_OVER: Final = frozenset({401, 403, 404})
+# What ends a page that is open: the session, the rights, the member or the organisation is gone,
+# or nothing can be changed any more.
+_OVER: Final = frozenset({401, 403, 404, 409})
 
 
 # What is better said otherwise to somebody at a browser.

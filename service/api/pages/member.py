@@ -51,8 +51,12 @@ async def member(request: Request, user: UserId, scope: InScope) -> Response:
     if not is_part(request):
         return page("member.html", values)
     level = "none" if record.level is None else words.LEVELS[record.level]
-    also = render("_member_past.html", {**values, "refreshing": True})
-    return refreshed(request, values["rendered"], f"Updated. Level: {level}.", also)
+    values["refreshing"] = True
+    also = render("_member_past.html", values)
+    if values["done"]:
+        also += render("_done.html", values)
+    announcement = values["done"] or f"Updated. Level: {level}."
+    return refreshed(request, values["rendered"], announcement, also)
 
 
 @reads.get("/members/{user}/history")
