@@ -474,6 +474,8 @@ async def test_another_site_cannot_use_the_session(visitor: Visitor) -> None:
         ):
             response = await client.post(path, data=form, headers=headers)
             assert response.status_code == 403
+            # As whoever has signed in anew since the page was opened is told, too.
+            assert "opened in another session" in response.text
             api = await client.put(
                 f"/v1/orgs/{ORG}/members/{SECOND_ADMIN}/override",
                 json={"level": "new", "notes": "forged"}, headers=headers,

@@ -113,6 +113,8 @@ _OVER: Final = frozenset({401, 403, 404, 409})
 _DETAILS: Final = {
     "unauthorized": "Nobody is signed in here, or the session is over. Follow your sign-in link, "
     "or begin where you usually sign in.",
+    "cross-site": "This page was opened in another session than the one that is signed in now. "
+    "Go back, keep what you have written, load the page again, and send it once more.",
     "invalid-cursor": "That page of the list is not there any more. Begin at the first one.",
 }
 

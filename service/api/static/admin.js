@@ -1,4 +1,5 @@
-// What htmx leaves open: say when the service is away, keep the keyboard's place, hide what is not asked.
+// What htmx leaves open where people read and write in pages that refresh themselves: nobody loses
+// a press, a place, a mark or a text, and what is shown agrees with what was asked for.
 (() => {
   const offline = () => document.getElementById("offline");
 
