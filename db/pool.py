@@ -57,6 +57,15 @@ SET enable_mergejoin = off;
 SET enable_seqscan = off;
 SET plan_cache_mode = force_generic_plan"""
 
+# The opposite, for one transaction of theirs: for who reads tables in full. Hashing them beats
+# looking rows up one by one, also where statistics have not seen most rows yet and call them few.
+PLAN_BY_HASH: Final = """
+SET LOCAL enable_hashjoin = on;
+SET LOCAL enable_mergejoin = on;
+SET LOCAL enable_seqscan = on;
+SET LOCAL enable_nestloop = off;
+SET LOCAL plan_cache_mode = force_custom_plan"""
+
 
 async def open_pool(
     settings: Settings,

@@ -15,17 +15,14 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from db import offsets
-from db.pool import Connection
+from db.pool import PLAN_BY_HASH, Connection
 from service.thresholds import DEFAULT_THRESHOLDS
 
 BLOCK_BITS: Final = 18  # as in the function member_block
 TIMEOUT_S: Final = 900.0
 
-# Everything is read once, so hashing whole tables beats looking members up: also where statistics
-# have not seen a block's members yet and call them few. Planned for the block in question.
-SETTINGS: Final = """
-SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on;
-SET LOCAL enable_nestloop = off; SET LOCAL plan_cache_mode = force_custom_plan;
+# Everything is read once, and planned for the block in question.
+SETTINGS: Final = f"""{PLAN_BY_HASH};
 SET LOCAL work_mem = '64MB';
 SET LOCAL statement_timeout = '900s'; SET LOCAL transaction_timeout = '900s'"""
 

@@ -289,30 +289,6 @@ async def survey_all(connection: Any) -> list[int]:
     return list(found.differing)
 
 
-PREPARE_SURVEY = """
-PREPARE survey (bigint, bigint, timestamptz, timestamptz, interval, boolean, int, int, interval,
-                interval, bytea, text) AS """
-EXPLAIN_SURVEY = """
-EXPLAIN EXECUTE survey (0, 262144, now(), now(), '90 days', true, 3, 1, '60 days', '180 days',
-                        NULL, 'rules')"""
-
-
-@pytest.mark.parametrize("survey_sql", [SURVEY_ONE_WINDOW, SURVEY_MANY_WINDOWS])
-async def test_the_survey_does_not_join_row_by_row_whatever_statistics_say(
-    database: str, survey_sql: str
-) -> None:
-    """Tables that have grown since they were analysed, or never were, are thought to be small.
-
-    20,000 members with ten facts each took minutes: each was looked for among all the others.
-    """
-    async with simulation(database, NOW) as world, transaction(world.pool) as connection:
-        await connection.execute(survey.SETTINGS)
-        await connection.execute(PREPARE_SURVEY + survey_sql)
-        plan = [row[0] for row in await connection.fetch(EXPLAIN_SURVEY)]
-    assert [line for line in plan if "Hash" in line]
-    assert not [line for line in plan if "Nested Loop" in line]
-
-
 @pytest.mark.parametrize("many_windows", [False, True])
 async def test_the_survey_says_what_an_evaluation_says(
     database: str, monkeypatch: pytest.MonkeyPatch, *, many_windows: bool
