@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 import signal
 import sys
@@ -20,13 +21,15 @@ from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Error,
     Page,
+    Route,
     async_playwright,
     expect,
 )
 
 from service.demo.local.ports import free_port
-from tests.api_community import ADMIN, ORG, Community, populate, settle
+from tests.api_community import ADMIN, ORG, SECOND_ADMIN, Community, populate, settle
 from tests.api_process import ApiProcess, api_process
 from tests.browser.chromium import NoChromium, find_or_install
 from tests.browser.screenshots import shoot
@@ -80,6 +83,12 @@ class Stack:
             hashlib.sha256(secret.encode()).digest(), user_id,
         )  # fmt: skip
         return secret
+
+    async def someone(self, user_id: str, name: str) -> str:
+        """One more member, who came to an event 20 days ago, with a level; the path of the page."""
+        await self.community.member(user_id, name=name, attended=(20,))
+        await self.community.evaluate([(ORG, user_id)])
+        return f"/members/{user_id}"
 
 
 @asynccontextmanager
@@ -191,6 +200,17 @@ class Visitor:
         await self.page.goto(f"{self.base}{path}")
         return self.page
 
+    async def slow_down(self, addresses: str, seconds: float) -> None:
+        """What is asked for at these addresses is answered so much later than the service does."""
+
+        async def slowly(route: Route) -> None:
+            response = await route.fetch(max_redirects=0)
+            await asyncio.sleep(seconds)
+            with suppress(Error):  # the page may be gone
+                await route.fulfill(response=response)
+
+        await self.page.route(addresses, slowly)
+
     async def check(self) -> None:
         """Nothing that axe finds wrong, and nothing wider than the window."""
         found = await self.violations()
@@ -246,3 +266,21 @@ async def visitor(stack: Stack, browser: Browser) -> AsyncIterator[Visitor]:
     async with visiting(stack, browser) as somebody:
         yield somebody
         assert somebody.complaints == []
+
+
+async def elsewhere(stack: Stack, method: str, path: str, body: object) -> None:
+    """Another administrator does something, with other means."""
+    headers = {"Authorization": f"Bearer {stack.api.token(SECOND_ADMIN)}"}
+    async with httpx2.AsyncClient(base_url=stack.api.address, headers=headers) as client:
+        response = await client.request(method, f"/v1/orgs/{ORG}{path}", json=body)
+        assert response.status_code == 200, response.text
+
+
+async def set_override(page: Page, level: str, notes: str, until: datetime | None = None) -> None:
+    """Fill in the override form of a member's page, and send it."""
+    await page.get_by_label(level, exact=True).check()
+    await page.locator("#notes").fill(notes)
+    if until is not None:
+        await page.get_by_label("How long").select_option("at")
+        await page.get_by_label("Until").fill(until.strftime("%Y-%m-%dT%H:%M:%S"))
+    await page.get_by_role("button", name=re.compile("override")).first.click()

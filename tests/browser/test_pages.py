@@ -108,17 +108,6 @@ async def test_asking_the_same_twice_is_one_step_back(visitor: Visitor) -> None:
     await expect(search).to_have_value("")
 
 
-async def test_a_found_member_opens_at_the_first_click_however_slow_the_finger(
-    visitor: Visitor,
-) -> None:
-    """The press takes the focus from the search: the list under the finger stays."""
-    page = await visitor.open("/members")
-    await page.get_by_label("Search").fill("bob b")
-    await expect(page.locator("#members tbody tr")).to_have_count(1)
-    await page.get_by_role("link", name="Bob Builder").click(delay=500)
-    await expect(page.locator("h1")).to_have_text("Bob Builder")
-
-
 async def test_member_page_says_why_and_what_comes(visitor: Visitor) -> None:
     page = await visitor.open(f"/members/{MEMBER}")
     await expect(page.locator("h1")).to_have_text("Bob Builder")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-import httpx2
 from playwright.async_api import Browser, Error, Route, expect
 
-from tests.api_community import ADMIN, ORG, SECOND_ADMIN
-from tests.browser.conftest import Stack, Visitor, visiting
+from tests.api_community import ADMIN, ORG
+from tests.browser.conftest import Stack, Visitor, elsewhere, visiting
 
 NUMBERS = {
     "highly_engaged_min_events": 3, "moderate_min_events": 1, "activity_window_days": 90,
@@ -17,22 +16,8 @@ NUMBERS = {
 }  # fmt: skip
 
 
-async def elsewhere(stack: Stack, method: str, path: str, body: object) -> None:
-    """Another administrator does something, with other means."""
-    headers = {"Authorization": f"Bearer {stack.api.token(SECOND_ADMIN)}"}
-    async with httpx2.AsyncClient(base_url=stack.api.address, headers=headers) as client:
-        response = await client.request(method, f"/v1/orgs/{ORG}{path}", json=body)
-        assert response.status_code == 200, response.text
-
-
-async def someone(stack: Stack, user_id: str, name: str) -> str:
-    await stack.community.member(user_id, name=name, attended=(20,))
-    await stack.community.evaluate([(ORG, user_id)])
-    return f"/members/{user_id}"
-
-
 async def test_a_members_page_follows_level_history_and_picture(visitor: Visitor) -> None:
-    path = await someone(visitor.stack, "fiona.followed", "Fiona Followed")
+    path = await visitor.stack.someone("fiona.followed", "Fiona Followed")
     page = await visitor.open(path)
     rows = page.locator("#history-rows tr")
     await expect(rows).to_have_count(1)
@@ -54,25 +39,9 @@ async def test_a_members_page_follows_level_history_and_picture(visitor: Visitor
     await expect(page.locator("#notes")).to_have_value("half a sentence")
 
 
-async def test_a_link_that_is_being_pressed_is_not_replaced(visitor: Visitor) -> None:
-    path = await someone(visitor.stack, "petra.pressed", "Petra Pressed")
-    page = await visitor.open("/members?q=petra.pressed")
-    link = page.get_by_role("link", name="Petra Pressed")
-    await link.hover()
-    await page.mouse.down()
-    body = {"level": "new", "notes": "While somebody presses"}
-    await elsewhere(visitor.stack, "PUT", f"{path}/override", body)
-    for _ in range(2):  # the second was asked for after the change, and has been taken in
-        async with page.expect_response(lambda r: "seen=" in r.url and r.status == 200):
-            pass
-    await expect(page.locator("#members")).not_to_contain_text("override")
-    await page.mouse.up()
-    await expect(page.locator("h1")).to_have_text("Petra Pressed")
-
-
 async def test_a_search_is_answered_while_the_list_asks_for_news(visitor: Visitor) -> None:
     """The list's answer, which comes first, must not take the place of what the search finds."""
-    path = await someone(visitor.stack, "polly.passed", "Polly Passed")
+    path = await visitor.stack.someone("polly.passed", "Polly Passed")
     page = await visitor.open("/members?q=polly.passed&override=false")
     has_news, has_searched = asyncio.Event(), asyncio.Event()
 
@@ -113,7 +82,7 @@ async def test_a_search_is_answered_while_another_page_is_awaited(visitor: Visit
 
 
 async def test_the_keyboards_place_in_the_list_is_kept(visitor: Visitor) -> None:
-    path = await someone(visitor.stack, "kay.keyboard", "Kay Keyboard")
+    path = await visitor.stack.someone("kay.keyboard", "Kay Keyboard")
     page = await visitor.open("/members?q=kay.keyboard")
     link = page.get_by_role("link", name="Kay Keyboard")
     await link.focus()
@@ -172,7 +141,7 @@ async def test_what_is_marked_stays_marked(visitor: Visitor) -> None:
 async def test_the_page_of_somebody_erased_says_that_nobody_is_there(
     stack: Stack, browser: Browser
 ) -> None:
-    path = await someone(stack, "erna.erased", "Erna Erased")
+    path = await stack.someone("erna.erased", "Erna Erased")
     async with visiting(stack, browser) as visitor:
         page = await visitor.open(path)
         await elsewhere(stack, "DELETE", path, None)
@@ -189,22 +158,6 @@ async def test_who_is_no_administrator_any_more_sees_no_more(
         page = await visitor.open("/members")
         await stack.community.membership("will.was", name="Will Was")
         await expect(page.locator("h1")).to_have_text("For administrators only")
-
-
-async def test_a_session_that_ends_leaves_what_was_written(stack: Stack, browser: Browser) -> None:
-    path = await someone(stack, "sissy.session", "Sissy Session")
-    async with visiting(stack, browser) as visitor:
-        reading, writing = await visitor.open(path), await visitor.context.new_page()
-        await writing.goto(f"{visitor.base}{path}")
-        await expect(writing.locator("#session-over")).to_be_hidden()
-        await writing.locator("#notes").fill("A long and careful reason")
-        await visitor.context.clear_cookies()
-        await expect(writing.locator("#session-over")).to_be_visible()
-        await expect(writing.locator("#notes")).to_have_value("A long and careful reason")
-        await expect(writing.locator("#offline")).to_be_hidden()
-        # Where there is nothing to lose, nothing stays to be read.
-        await reading.bring_to_front()
-        await expect(reading.locator("h1")).to_have_text("Sign in")
 
 
 async def test_thresholds_saved_elsewhere_are_seen(stack: Stack, browser: Browser) -> None:

@@ -90,8 +90,7 @@ async def test_an_override_that_lacks_something(stack: Stack, browser: Browser) 
 
 
 async def test_a_conflict(stack: Stack, browser: Browser) -> None:
-    await stack.community.member("kim.contested", name="Kim Contested", attended=(20,))
-    await stack.community.evaluate([(ORG, "kim.contested")])
+    await stack.someone("kim.contested", "Kim Contested")
     async with visiting(stack, browser) as ada, visiting(stack, browser, SECOND_ADMIN) as grace:
         first, second = [await v.open("/members/kim.contested") for v in (ada, grace)]
         for page, notes in ((first, "Speaks at the fair"), (second, "Moved abroad in May")):

@@ -126,8 +126,7 @@ async def test_everything_without_scripts(stack: Stack, browser: Browser) -> Non
 
 
 async def test_a_long_history_with_and_without_scripts(stack: Stack, browser: Browser) -> None:
-    await stack.community.member("lola.long", name="Lola Long", attended=(20,))
-    await stack.community.evaluate([(ORG, "lola.long")])
+    await stack.someone("lola.long", "Lola Long")
     await stack.community.execute(
         "INSERT INTO engagement_override_history (engagement_id, performed_at, org_id, user_id,"
         " previous_level, new_level, notes, action, performed_by)"

@@ -116,12 +116,12 @@
 
   // Who clicks twice means it once; the second would find that somebody had been faster. Not for
   // ever, since what was sent can be stopped.
-  const AGAIN_AFTER_MS = 5000;
+  const SENT_ONCE_IN_MS = 5000;
   const sentAt = new WeakMap();
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method !== "post" || form.hasAttribute("hx-post")) return;
-    if (event.timeStamp - (sentAt.get(form) ?? -Infinity) < AGAIN_AFTER_MS) event.preventDefault();
+    if (event.timeStamp - (sentAt.get(form) ?? -Infinity) < SENT_ONCE_IN_MS) event.preventDefault();
     else sentAt.set(form, event.timeStamp);
   });
   window.addEventListener("pageshow", (event) => {
