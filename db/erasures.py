@@ -23,7 +23,7 @@ from db.pool import Connection
 from db.results import Result, write_publications
 from service.erasing import Erased, receipt_of
 from service.evaluation import evaluate
-from service.expiry import close_expired
+from service.expiry import close_ended
 from service.records import Cause
 
 HOLD: Final = "SELECT pg_advisory_xact_lock(erasure_lock())"
@@ -124,7 +124,7 @@ async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[
 
 def _closed(member: MemberCase, now: datetime) -> Result:
     at = max(now, member.standing.computed_at or now)
-    expired = close_expired(member.standing, member.case, at)
+    expired = close_ended(member.standing, member.case, at)
     # Like one who has left: the override ends too.
     member = member._replace(case=member.case._replace(eligible=False))
     evaluated = evaluate(member.case, at)

@@ -18,7 +18,7 @@ from db.results import Result, write_results
 from service.classifier.judging import by_rules
 from service.classifier.templates import override_texts
 from service.evaluation import Evaluation, evaluate
-from service.expiry import close_expired, joined
+from service.expiry import close_ended, joined
 from service.messages import message_of
 from service.records import Cause
 from service.standing import Judgement, Outcome, settle, wake_at
@@ -182,7 +182,7 @@ class Evaluating:
         for member in members:
             # Two workers' clocks are one, but transactions begin before they get the lock.
             at = max(as_of, member.standing.computed_at or as_of)
-            expired = close_expired(member.standing, member.case, at)
+            expired = close_ended(member.standing, member.case, at)
             current = member
             if expired.standing.stored_override is None and member.case.override is not None:
                 current = member._replace(case=member.case._replace(override=None))
@@ -203,7 +203,7 @@ def decide(
     recorded_at: datetime,
     forced_cause: Cause | None = None,
 ) -> Result:
-    """Settle one member and make its messages. `expired` is what `close_expired` gave."""
+    """Settle one member and make its messages. `expired` is what `close_ended` gave."""
     outcome = settle(
         expired.standing,
         member.case,

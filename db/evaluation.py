@@ -58,7 +58,7 @@ SELECT e.member_id FROM engagement e JOIN member m USING (member_id)
 WHERE m.org_id = $1 AND m.user_id = $2 FOR NO KEY UPDATE OF e"""
 
 _ORGANIZATION: Final = """
-       coalesce(o.name, w.org_id), coalesce(o.status, 'active'),
+       coalesce(o.name, w.org_id), coalesce(o.status, 'active'), o.deleted_at,
        t.highly_engaged_min_events, t.moderate_min_events, t.activity_window_days,
        t.new_member_days, t.inactive_after_days, t.version"""
 _OF_ORGANIZATION: Final = """
@@ -78,7 +78,8 @@ WITH locked AS MATERIALIZED (
     ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT member_id, engagement_now(), org_id,
-       NULL, NULL, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int
+       NULL, NULL, NULL::timestamptz,
+       NULL::int, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int
 FROM locked
 UNION ALL
 SELECT NULL, engagement_now(), w.org_id, {_ORGANIZATION}
@@ -95,7 +96,8 @@ SELECT e.member_id, e.org_id, m.user_id, e.revision, e.computed_at,
        e.next_change_at, e.next_level_change_at, e.next_level, e.model_version,
        e.rules_level, e.verdict_key,
        s.status, s.joined_at,
-       a.recent, a.event_ids, a.before, a.first, r.recent, r.before, r.first, p.recent, p.before
+       a.recent, a.event_ids, a.before, a.first, r.recent, r.before, r.first, p.recent, p.before,
+       s.left_at
 FROM unnest($1::bigint[], $2::interval[]) AS w (member_id, history)
 JOIN engagement e ON e.member_id = w.member_id
 JOIN member m ON m.member_id = w.member_id
@@ -129,11 +131,15 @@ SLEEP: Final = "UPDATE engagement SET wake_at = NULL WHERE member_id = ANY ($1::
 
 
 class OrganizationState(NamedTuple):
-    """What of an organisation decides: name for the texts, state, thresholds in force."""
+    """What of an organisation decides: name for the texts, state, thresholds in force.
+
+    `deleted_at`: when the service last learned that it was deleted; it may be back since.
+    """
 
     name: str
     status: str
     thresholds: Thresholds
+    deleted_at: datetime | None
 
 
 class MemberCase(NamedTuple):
@@ -188,9 +194,11 @@ async def read_organizations(
 
 
 def _organization(row: Sequence[Any]) -> OrganizationState:
-    name, status, *thresholds = row
+    name, status, deleted_at, *thresholds = row
     known = thresholds[-1] is not None
-    return OrganizationState(name, status, Thresholds(*thresholds) if known else DEFAULT_THRESHOLDS)
+    return OrganizationState(
+        name, status, Thresholds(*thresholds) if known else DEFAULT_THRESHOLDS, deleted_at
+    )
 
 
 class CaseReader:
@@ -229,6 +237,7 @@ class CaseReader:
             organization.thresholds,
             is_active and organization.status == "active",
             None if stored is None else stored.override,
+            _later(row[43], organization.deleted_at),
         )
         events = list(zip(row[34] or (), row[35] or (), strict=True))
         subject = Subject(org_id, user_id, organization.name)
@@ -276,6 +285,10 @@ class CaseReader:
         is_active = status == "active" or (status is None and self._implicit_membership)
         activity = Activity(attended, rsvps, profile, joined_at, source)
         return activity, status is not None, is_active
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((at for at in (one, other) if at is not None), default=None)
 
 
 # Looking a member of an enumeration up by its value costs 0.5 us, several times a member.

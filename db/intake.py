@@ -137,13 +137,16 @@ FROM merged"""
 MERGE_MEMBERSHIP: Final = """
 WITH merged AS (
     INSERT INTO membership_fact AS f
-        (member_id, status, role, display_name, joined_at, recorded_at, message_id)
-    SELECT member_id, status, role, display_name, joined_at, recorded_at, message_id
+        (member_id, status, role, display_name, joined_at, recorded_at, message_id, left_at)
+    SELECT member_id, status, role, display_name, joined_at, recorded_at, message_id,
+           CASE WHEN status = 'left' THEN engagement_now() END AS left_at
     FROM ROWS ORDER BY member_id
     ON CONFLICT (member_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
-        (status, role, display_name, joined_at) = (
-            SELECT CASE WHEN excluded_wins THEN excluded.status ELSE f.status END,
+        (left_at, status, role, display_name, joined_at) = (
+            SELECT CASE WHEN excluded_wins THEN coalesce(excluded.left_at, f.left_at)
+                        ELSE f.left_at END,
+                   CASE WHEN excluded_wins THEN excluded.status ELSE f.status END,
                    CASE WHEN excluded_wins THEN excluded.role ELSE f.role END,
                    CASE WHEN excluded_wins THEN excluded.display_name ELSE f.display_name END,
                    CASE WHEN excluded_wins THEN excluded.joined_at ELSE f.joined_at END
@@ -200,13 +203,17 @@ SELECT count(*), count(*) FILTER (WHERE clash), (SELECT count(*) FROM marked) FR
 # Only a change of state concerns the members; a new name is seen when texts are read.
 MERGE_ORGANIZATION: Final = """
 WITH merged AS (
-    INSERT INTO organization_fact AS f (org_id, name, status, recorded_at, message_id)
-    SELECT org_id, name, status, recorded_at, message_id
+    INSERT INTO organization_fact AS f
+        (org_id, name, status, recorded_at, message_id, deleted_at)
+    SELECT org_id, name, status, recorded_at, message_id,
+           CASE WHEN status = 'deleted' THEN engagement_now() END AS deleted_at
     FROM ROWS ORDER BY org_id
     ON CONFLICT (org_id) DO UPDATE
     SET recorded_at = excluded.recorded_at, message_id = excluded.message_id,
-        (name, status) = (
-            SELECT CASE WHEN excluded_wins THEN excluded.name ELSE f.name END,
+        (deleted_at, name, status) = (
+            SELECT CASE WHEN excluded_wins THEN coalesce(excluded.deleted_at, f.deleted_at)
+                        ELSE f.deleted_at END,
+                   CASE WHEN excluded_wins THEN excluded.name ELSE f.name END,
                    CASE WHEN excluded_wins THEN excluded.status ELSE f.status END
             FROM (VALUES ((f.recorded_at, f.message_id,
                     to_json(f.name)::text COLLATE "C", f.status)

@@ -15,7 +15,7 @@ from db.evaluation import MemberCase
 from db.pool import Connection
 from service.errors import Conflict, NotFound, Stale
 from service.evaluation import Evaluation, evaluate
-from service.expiry import close_expired
+from service.expiry import close_ended
 from service.levels import Level
 from service.overrides import clear_override, set_override
 from service.records import Cause
@@ -103,7 +103,7 @@ class Overriding:
             raise Stale(f"the revision is {standing.revision}, not {if_revision}: look again")
         # The transaction may have begun before somebody else's evaluation ended.
         at = max(now, standing.computed_at or now)
-        return _Opened(member, close_expired(standing, member.case, at), at)
+        return _Opened(member, close_ended(standing, member.case, at), at)
 
     async def _opinion(
         self, connection: Connection, member: MemberCase, evaluated: Evaluation

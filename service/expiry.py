@@ -1,4 +1,4 @@
-"""The end of an override whose time has come: a change of its own, before anything else.
+"""The end of an override by itself, before anything else: its time, or its member's leaving.
 
 Pure, like `service.standing`.
 """
@@ -22,19 +22,25 @@ from service.standing import (
     not_before,
     shown_source,
 )
-from service.timeline import Case
+from service.timeline import Case, Override
 
 
-def close_expired(standing: Standing, case: Case, as_of: datetime) -> Outcome:
-    """End an override that has expired by `as_of`; otherwise nothing.
+def close_ended(standing: Standing, case: Case, as_of: datetime) -> Outcome:
+    """End an override that has expired by `as_of`, or whose member has left since and is back.
 
-    The level falls back to the computed one as it is at the instant of expiry, which may be another
-    than at the last evaluation: nobody may have looked in between. Whoever has a level had one
-    then, also if they have left since. Reading `case.activity` as `settle` does, it must reach
-    back one activity window before the last evaluation.
+    (Of who has not come back `settle` takes it together with the level.) An expiry is a change of
+    its own: the level falls back to the computed one as it is at the instant of expiry, which may
+    be another than at the last evaluation: nobody may have looked in between. Whoever has a level
+    had one then, also if they have left since. Reading `case.activity` as `settle` does, it must
+    reach back one activity window before the last evaluation.
     """
     stored = standing.stored_override
-    if stored is None or stored.override.active_at(as_of):
+    if stored is None:
+        return Outcome(standing, (), ())
+    if stored.override.active_at(as_of):
+        has_left = case.left_at is not None and case.left_at > stored.override.overridden_at
+        if has_left and case.eligible:
+            return _close_for_who_left(standing, stored.override, case, as_of)
         return Outcome(standing, (), ())
     expired, published = stored.override, standing.published
     assert expired.expires_at is not None
@@ -62,6 +68,18 @@ def close_expired(standing: Standing, case: Case, as_of: datetime) -> Outcome:
     return Outcome(ended, (publication,), (action,))
 
 
+def _close_for_who_left(
+    standing: Standing, override: Override, case: Case, as_of: datetime
+) -> Outcome:
+    """Who is back gets the computed level, which what is evaluated next publishes."""
+    now = evaluate(case._replace(override=None), as_of)
+    shown = None
+    if now.ruling is not None:
+        shown = (kept_judgement(standing, case, now) or by_rules(now)).level
+    action = OverrideAction("clear", override.level, shown, None, SYSTEM, None)
+    return Outcome(standing._replace(stored_override=None), (), (action,))
+
+
 def _without_override(standing: Standing, case: Case, then: Evaluation) -> Published:
     if then.ruling is None:
         # By what is known now there was no level, which is found out next.
@@ -82,7 +100,7 @@ def as_before(published: Published) -> Published:
 
 
 def joined(closed: Outcome, settled: Outcome) -> Outcome:
-    """What `close_expired` and the `settle` that follows come to together.
+    """What `close_ended` and the `settle` that follows come to together.
 
     The state that the expiry leaves has the clocks of its instant. Where the level stays with it,
     what was settled is published in its place: one state, with the change that the expiry is. An

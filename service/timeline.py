@@ -35,12 +35,15 @@ class Case(NamedTuple):
     """Everything that decides about one member.
 
     `eligible`: membership and organisation allow scoring; from `joined_at` on the member is scored.
+    `left_at`: when the service last learned that the member left, or the organisation was deleted,
+    by the clock that dates overrides.
     """
 
     activity: Activity
     thresholds: Thresholds
     eligible: bool
     override: Override | None = None
+    left_at: datetime | None = None
 
 
 Step = tuple[datetime, Level | None]
@@ -113,7 +116,7 @@ def _anything_ahead(activity: Activity, after: datetime) -> bool:
 
 def _settled_steps(case: Case, after: datetime) -> Iterator[Step]:
     """Nothing is dated ahead, so only five instants can matter; measured 5 times faster."""
-    activity, thresholds, _, override = case
+    activity, thresholds, _, override, _ = case
     assert activity.joined_at is not None
     recent = activity.attended.recent
     count = activity.attended.number_within(after, thresholds.window)
@@ -157,7 +160,7 @@ def _last_sign(activity: Activity, at: datetime) -> datetime:
 
 def _generic_steps(case: Case, after: datetime) -> Iterator[Step]:
     """Something is dated ahead: look at every instant at which anything could change."""
-    activity, thresholds, _, override = case
+    activity, thresholds, _, override, _ = case
     assert activity.joined_at is not None
     instants = {activity.joined_at, activity.joined_at + thresholds.new_for}
     instants.add(activity.joined_at + thresholds.inactive_after)

@@ -23,11 +23,11 @@ from faust.types import TP
 from db import dead_letters, erasures, offsets
 from db.dead_letters import DeadLetterRow
 from db.errors import DataRefused
-from db.intake import FEW_ROWS, apply_rows
+from db.intake import FEW_ROWS, Applied, apply_rows
 from db.member_ids import MemberIds
 from db.offsets import Claim, Move, Stored
 from db.plain_batches import apply_plain
-from db.pool import Pool, acquired, transaction
+from db.pool import Connection, Pool, acquired, transaction
 from service.decoding import is_id
 from service.errors import Fenced, Retryable
 from service.events import InputKind
@@ -253,7 +253,7 @@ class BatchApplier:
             if decoded.erasures:
                 # Erasing and applying records exclude each other.
                 await erasures.hold(connection)
-            applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
+            applied = await apply_decoded(connection, decoded, self._ids)
             for letters, subjects in _turns(batch, decoded):
                 await dead_letters.insert(connection, letters)
                 if subjects:
@@ -292,7 +292,7 @@ class BatchApplier:
                 probe = connection.transaction()
                 await probe.start()
                 try:
-                    await apply_rows(connection, kind, decoded.rows, MemberIds())
+                    await apply_decoded(connection, decoded, MemberIds())
                 finally:
                     await probe.rollback()
         except DataRefused:
@@ -324,6 +324,21 @@ class BatchApplier:
                       partition=batch.partition, offset=decoded.stop_after,
                       failures=decoded.consecutive_failures,
                       advice="mend the producer, then run `engagement dlq resume`")  # fmt: skip
+
+
+async def apply_decoded(connection: Connection, decoded: Decoded, ids: MemberIds) -> Applied:
+    """Apply the rows of a batch in the caller's transaction, in two turns if members come back."""
+    kind, rows, departures = decoded.kind, decoded.rows, decoded.departures
+    if not departures:
+        return await apply_rows(connection, kind, rows, ids)
+    first = await apply_rows(connection, kind, departures, ids)
+    second = await apply_rows(connection, kind, rows, ids)
+    # Who has departed is in both: the second has looked up everybody.
+    return second._replace(
+        written=first.written + second.written,
+        clashes=first.clashes + second.clashes,
+        marked=first.marked + second.marked,
+    )
 
 
 def _turns(

@@ -83,6 +83,7 @@ class Decoded:
     """What a batch comes to.
 
     `rows`: the newest record per natural key, as tuples in the order of the model's fields.
+    `departures`: of who is back within the batch, the newest record by which they were gone.
     `clashes`: records of equal (recorded_at, id) but other content, within the batch.
     `consecutive_failures`: refusals in a row up to the end, counted on from the batch before.
     `stop_after`: offset of the record at which the limit was reached; the rest was not looked at.
@@ -92,6 +93,7 @@ class Decoded:
 
     kind: InputKind
     rows: list[Row] = field(default_factory=list)
+    departures: list[Row] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     clashes: int = 0
@@ -104,7 +106,13 @@ class Decoded:
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing but rows to apply."""
-        return not self.refusals and not self.erasures
+        return not self.refusals and not self.erasures and not self.departures
+
+    def keep_newest(self, rows: Sequence[Row]) -> None:
+        """Keep of all rows, in their order, those that have to be applied."""
+        self.rows, self.clashes = newest(self.kind, rows)
+        if self.kind in GONE and len(self.rows) < len(rows):
+            self.departures = _departures(self.kind, rows, self.rows)
 
     def holds_at(self, latest_allowed: datetime) -> bool:
         """Whether decoding with this limit would have come to the same."""
@@ -139,6 +147,9 @@ NATURAL: Final[dict[InputKind, Natural]] = {
         itemgetter(1), itemgetter(4, 0), lambda row: (_json(row[2]), row[3])
     ),
 }
+
+# Where the status is, and the one that ends overrides.
+GONE: Final = {InputKind.MEMBERSHIP: (3, "left"), InputKind.ORGANIZATION: (3, "deleted")}
 
 _STRUCT_TYPES: Final[list[tuple[Any, Any]]] = [
     (Id, Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]),
@@ -220,7 +231,7 @@ def decode_batch(
     latest = None if not rows or None in rows else _latest_time(kind, cast("list[Row]", rows))
     if latest is not None and latest <= latest_allowed and not rejected:
         decoded.accepted, decoded.latest_accepted = len(rows), latest
-        decoded.rows, decoded.clashes = newest(kind, cast("list[Row]", rows))
+        decoded.keep_newest(cast("list[Row]", rows))
         return decoded
     failures = consecutive_failures
     accepted: list[Row] = []
@@ -241,7 +252,7 @@ def decode_batch(
                 decoded.stop_after = record.offset
                 break
     decoded.consecutive_failures = failures
-    decoded.rows, decoded.clashes = newest(kind, accepted)
+    decoded.keep_newest(accepted)
     return decoded
 
 
@@ -284,6 +295,15 @@ def newest(kind: InputKind, rows: Iterable[Row]) -> tuple[list[Row], int]:
             if clash_rank_of(row) > clash_rank_of(other):
                 latest[key] = row
     return list(latest.values()), clashes
+
+
+def _departures(kind: InputKind, rows: Sequence[Row], current: Sequence[Row]) -> list[Row]:
+    """The newest record by which who is not gone now was gone: what that ended stays ended."""
+    status, gone = GONE[kind]
+    key_of, _, _ = NATURAL[kind]
+    back = {key_of(row) for row in current if row[status] != gone}
+    found, _ = newest(kind, (row for row in rows if row[status] == gone and key_of(row) in back))
+    return found
 
 
 def _decode_all(kind: InputKind, records: Sequence[RawRecord]) -> list[Row | None]:

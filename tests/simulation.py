@@ -23,7 +23,7 @@ from db.daily import Daily, Step
 from db.evaluating import Evaluating, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
-from db.intake import Applied, apply_rows
+from db.intake import Applied
 from db.member_ids import MemberIds
 from db.overrides import Overriding
 from db.plain_batches import apply_plain
@@ -37,6 +37,7 @@ from service.levels import Level
 from service.schedule import latest_slot
 from service.settings import load_settings
 from service.thresholds import Thresholds
+from streams.applying import apply_decoded
 from streams.intake import Decoded, decode_batch
 from tests.oracle import Oracle
 
@@ -161,7 +162,7 @@ class Simulation:
         async with transaction(self.pool) as connection:
             if decoded.erasures:
                 await erasures.hold(connection)
-            applied = await apply_rows(connection, decoded.kind, decoded.rows, self._ids)
+            applied = await apply_decoded(connection, decoded, self._ids)
             if decoded.erasures:
                 subjects = [erasures.Subject(*one[:3]) for one in decoded.erasures]
                 await erasures.erase_all(connection, subjects, MEMORY)

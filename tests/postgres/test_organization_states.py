@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,82 @@ async def test_left_and_rejoined(database: str) -> None:
         await agree(world)
         revisions = [r["revision"] for r in await world.history() if r["user_id"] == ADA]
         assert revisions == sorted(set(revisions))
+
+
+@pytest.mark.parametrize("batches", [1, 2], ids=["one batch", "two batches"])
+@pytest.mark.parametrize("waits", [False, True], ids=["active", "suspended"])
+async def test_who_left_and_is_back_at_once_has_no_override(
+    database: str, batches: int, waits: bool
+) -> None:
+    """Nobody has evaluated in between: only the last record is the current one."""
+    async with simulation(database, NOW) as world:
+        await club(world)
+        await world.set_override(ORG, BOB, "highly_engaged")
+        if waits:
+            await status(world, "suspended")
+        await world.advance(days(1))
+        left, back = (
+            world.record(
+                "membership", org_id=ORG, user_id=BOB, status=status, joined_at=NOW - days(300)
+            )
+            for status in ("left", "active")
+        )
+        for batch in [[left, back]] if batches == 1 else [[left], [back]]:
+            await world.apply(batch)
+        await world.evaluate()
+        if waits:
+            await status(world, "active")
+        await agree(world)
+        assert await world.level(ORG, BOB) == "moderate"
+        assert await last_action(world) == ("clear", "highly_engaged", "moderate", "system")
+        change = (await world.history())[-1]
+        assert (change["to_level"], change["cause"]) == ("moderate", "membership")
+        # What is set from now on stays.
+        await world.advance(days(1))
+        await world.set_override(ORG, BOB, "at_risk")
+        await world.join(ORG, BOB, NOW - days(299))
+        await world.evaluate()
+        await agree(world)
+        assert await world.level(ORG, BOB) == "at_risk"
+
+
+async def test_a_late_record_of_leaving_ends_no_override(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        await club(world)
+        await world.set_override(ORG, BOB, "highly_engaged")
+        await world.advance(days(1))
+        left = {"org_id": ORG, "user_id": BOB, "status": "left", "joined_at": NOW - days(300)}
+        await world.send("membership", **left, recorded_at=NOW - days(200))
+        await world.evaluate()
+        await agree(world)
+        assert await world.level(ORG, BOB) == "highly_engaged"
+
+
+@pytest.mark.parametrize("batches", [1, 2], ids=["one batch", "two batches"])
+async def test_an_organisation_that_is_back_at_once_has_no_overrides(
+    database: str, batches: int
+) -> None:
+    async with simulation(database, NOW) as world:
+        await club(world)
+        await world.set_override(ORG, ADA, "at_risk")
+        await world.advance(days(1))
+        deleted, back = (
+            world.record("organization", org_id=ORG, name="The Club", status=status)
+            for status in ("deleted", "active")
+        )
+        for batch in [[deleted, back]] if batches == 1 else [[deleted], [back]]:
+            await world.apply(batch)
+        await world.evaluate()
+        await agree(world)
+        assert await world.level(ORG, ADA) == "highly_engaged"
+        assert await last_action(world) == ("clear", "at_risk", "highly_engaged", "system")
+
+
+async def last_action(world: Simulation) -> tuple[Any, ...]:
+    """What the override history said last."""
+    rows = await world.fetch("SELECT * FROM engagement_override_history ORDER BY 1")
+    names = ("action", "previous_level", "new_level", "performed_by")
+    return tuple(rows[-1][name] for name in names)
 
 
 async def test_joining_that_lies_ahead_is_scored_when_it_comes(database: str) -> None:

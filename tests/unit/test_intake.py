@@ -186,3 +186,26 @@ def test_what_is_wrong_with_a_time_is_said_plainly() -> None:
     assert caught.value.message == (
         "responded_at: must be an RFC 3339 date and time with an offset"
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5), st.booleans()), max_size=8))
+def test_who_is_back_within_a_batch_has_left_before(said: list[tuple[int, int, bool]]) -> None:
+    """`said`: of whom, how recent, whether they are there; equal ones are repeats."""
+    records = []
+    for offset, (person, age, there) in enumerate(said):
+        version = {"id": f"m{int(there)}", "recorded_at": (NOW - timedelta(days=age)).isoformat()}
+        body = plain_body(InputKind.MEMBERSHIP) | version | {"user_id": f"user-{person}"}
+        body["status"] = "active" if there else "left"
+        records.append(Record(offset, json.dumps(body).encode()))
+    decoded = decode_batch(
+        InputKind.MEMBERSHIP, records, latest_allowed=NOW, max_consecutive_failures=MANY
+    )
+    departed = {}
+    for person in {person for person, _, _ in said}:
+        versions = sorted((-age, there) for who, age, there in said if who == person)
+        left = [age for age, there in versions if not there]
+        if versions[-1][1] and left:
+            departed[f"user-{person}"] = NOW + timedelta(days=left[-1])
+    assert {row[2]: row[7] for row in decoded.departures} == departed
+    assert {row[3] for row in decoded.departures} <= {"left"}
+    assert decoded.is_plain is not bool(departed)

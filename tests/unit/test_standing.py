@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from service.evaluation import evaluate
-from service.expiry import close_expired, joined
+from service.expiry import close_ended, joined
 from service.levels import Level
 from service.records import Cause, Source
 from service.signals import Activity, Dates, JoinedAtSource
@@ -166,8 +166,8 @@ def test_an_expired_override_is_closed_as_a_change_of_its_own() -> None:
     expires_at = NOW + DAY
     before = overridden(expires_at)
     assert before.published.level is Level.NEW
-    assert close_expired(before, case(1), expires_at - timedelta(microseconds=1)).publications == ()
-    outcome = close_expired(before, case(1), expires_at + DAY)
+    assert close_ended(before, case(1), expires_at - timedelta(microseconds=1)).publications == ()
+    outcome = close_ended(before, case(1), expires_at + DAY)
     (publication,) = outcome.publications
     assert publication.change is not None
     assert publication.change.cause is Cause.OVERRIDE_EXPIRED
@@ -182,7 +182,7 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
     stored = StoredOverride(Override(Level.MODERATE, NOW, expires_at), "admin", "because")
     before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
     before = settled(before, case(1, override=stored.override)).standing
-    closed = close_expired(before, case(1), expires_at)
+    closed = close_ended(before, case(1), expires_at)
     assert closed.publications == ()
     assert [action.action for action in closed.override_actions] == ["expire"]
     (publication,) = settled(closed.standing, case(1), expires_at, causes=()).publications
@@ -193,7 +193,7 @@ def test_an_override_that_agreed_expires_without_a_change_but_is_told() -> None:
 def test_an_expiry_is_told_once_with_the_clocks_of_what_follows() -> None:
     expires_at, late = NOW + DAY, NOW + 2 * DAY
     before = overridden(expires_at)
-    closed = close_expired(before, case(1), late)
+    closed = close_ended(before, case(1), late)
     outcome = joined(closed, settled(closed.standing, case(1), late, causes=()))
     (publication,) = outcome.publications
     assert publication.change == closed.publications[0].change
@@ -211,7 +211,7 @@ def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> No
     expires_at, late = NOW + DAY, NOW + 2 * DAY
     before = overridden(expires_at)
     busy = case(1, -1.4, -1.5)
-    closed = close_expired(before, busy, late)
+    closed = close_ended(before, busy, late)
     outcome = joined(closed, settled(closed.standing, busy, late))
     changes = [p.change for p in outcome.publications if p.change is not None]
     assert [(c.cause, c.to_level) for c in changes] == [
@@ -224,7 +224,7 @@ def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> No
 
 def test_an_override_right_after_an_expiry_is_a_state_of_its_own() -> None:
     late = NOW + 2 * DAY
-    closed = close_expired(overridden(NOW + DAY), case(1), late)
+    closed = close_ended(overridden(NOW + DAY), case(1), late)
     again = StoredOverride(Override(Level.MODERATE, late), "admin", "because")
     begun = closed.standing._replace(stored_override=again)
     outcome = joined(closed, settled(begun, case(1, override=again.override), late))
@@ -245,7 +245,7 @@ def test_an_expired_override_falls_back_to_what_the_rules_say_by_then() -> None:
     before = settled(first, shown, forced=Cause.OVERRIDE_SET).standing
     assert before.published.computed_level is Level.NEW
     for at in (expires_at, late):
-        closed = close_expired(before, young, at)
+        closed = close_ended(before, young, at)
         (action,) = closed.override_actions
         assert (action.previous_level, action.new_level) == (Level.HIGHLY_ENGAGED, Level.AT_RISK)
         (publication,) = joined(closed, settled(closed.standing, young, at, causes=())).publications
@@ -265,7 +265,7 @@ def test_an_override_that_agrees_with_what_the_rules_say_by_then_changes_nothing
     before = settled(
         first, young._replace(override=stored.override), forced=Cause.OVERRIDE_SET
     ).standing
-    closed = close_expired(before, young, expires_at)
+    closed = close_ended(before, young, expires_at)
     outcome = joined(closed, settled(closed.standing, young, expires_at, causes=()))
     (publication,) = outcome.publications
     assert publication.change is None
@@ -279,12 +279,12 @@ def test_claude_s_level_outlives_an_override_while_the_rules_say_the_same() -> N
     before = settled(
         first, case(1, override=stored.override), level=Level.AT_RISK, forced=Cause.OVERRIDE_SET
     ).standing
-    (publication,) = close_expired(before, case(1), expires_at).publications
+    (publication,) = close_ended(before, case(1), expires_at).publications
     assert publication.published.level is Level.AT_RISK
     assert publication.shown_source is Source.CLAUDE
     # A hundred days later the rules say at risk themselves.
     stored = StoredOverride(Override(Level.NEW, NOW, NOW + 100 * DAY), "admin", "because")
-    (publication,) = close_expired(
+    (publication,) = close_ended(
         before._replace(stored_override=stored), case(1), NOW + 100 * DAY
     ).publications
     assert publication.published.level is Level.AT_RISK
@@ -382,7 +382,7 @@ def test_who_has_left_since_had_what_the_rules_say_when_the_override_expired() -
     shown = young._replace(override=stored.override)
     before = settled(first, shown, forced=Cause.OVERRIDE_SET).standing
     gone = young._replace(eligible=False)
-    closed = close_expired(before, gone, late)
+    closed = close_ended(before, gone, late)
     outcome = joined(closed, settled(closed.standing, gone, late, causes=("membership",)))
     assert [p.change and p.change[:3] for p in outcome.publications] == [
         (Level.HIGHLY_ENGAGED, Level.AT_RISK, Cause.OVERRIDE_EXPIRED),
@@ -390,7 +390,7 @@ def test_who_has_left_since_had_what_the_rules_say_when_the_override_expired() -
     ]
     # Nothing tells of a level any more: the clocks of the override are over all the same.
     unknown = case(joined_days_ago=-9)
-    (publication,) = close_expired(before, unknown, late).publications
+    (publication,) = close_ended(before, unknown, late).publications
     assert publication.published.next_change_at is None
     assert publication.published.next_level_change_at is None
 
