@@ -186,6 +186,19 @@ async def test_who_left_and_is_back_at_once_has_no_override(
         assert await world.level(ORG, BOB) == "at_risk"
 
 
+async def test_somebody_new_who_left_and_is_back_at_once(database: str) -> None:
+    async with simulation(database, NOW) as world:
+        said = {"org_id": ORG, "user_id": ADA, "joined_at": NOW - days(30)}
+        left, back = (
+            world.record("membership", status=status, **said) for status in ("left", "active")
+        )
+        await world.apply([left, back])
+        await world.evaluate()
+        await agree(world)
+        assert await world.levels() == {(ORG, ADA): "new"}
+        assert [change["to_level"] for change in await world.history()] == ["new"]
+
+
 async def test_a_late_record_of_leaving_ends_no_override(database: str) -> None:
     async with simulation(database, NOW) as world:
         await club(world)
