@@ -38,6 +38,7 @@ from service.records import (
 from service.settings import Settings
 from streams.backoff import Backoff
 from streams.connection import lacks_transactions
+from streams.dead_letter_messages import letter_message
 from streams.fenced_producer import cut_off, start_fenced
 from streams.partition_batches import Header, Key, PartitionBatches
 
@@ -54,7 +55,7 @@ FEW: Final = 200
 LOOK_S: Final = 0.5
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
-# Dead letters may be as large as the brokers let records be.
+# Dead letters may be as large as the brokers let records be, which is found out by halves.
 LETTERS: Final = 50
 MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
 MIN_LETTER_BYTES: Final = 64 * 1024
@@ -111,7 +112,7 @@ class Relay:
                 except (Retryable, KafkaError, TimeoutError) as error:
                     METRICS.relay_errors.inc()
                     if isinstance(error, MessageSizeTooLargeError):
-                        self._letter_bytes = max(self._letter_bytes // 4, MIN_LETTER_BYTES)
+                        self._letter_bytes = max(self._letter_bytes // 2, MIN_LETTER_BYTES)
                     log.warning("relay_failed", action="retry",
                                 error=f"{type(error).__name__}: {error}")  # fmt: skip
                     self._leased = None
@@ -230,16 +231,11 @@ class Relay:
     async def _send_letter(
         self, producer: AIOKafkaProducer, letter: DeadLetterRow, at_ms: int
     ) -> asyncio.Future[object]:
-        """Send key, value and headers; a value that the topic does not take stays in the table."""
-        topic, value, headers = (
-            self._settings.topic_dead_letter, letter.value, _dead_letter_headers(letter),
-        )  # fmt: skip
-        if len(value or b"") > self._letter_bytes:
-            headers.append(("dlq-value-omitted", str(len(value or b"")).encode()))
-            value = None
-        if letter.key is not None or value is not None:
+        topic = self._settings.topic_dead_letter
+        key, value, headers = letter_message(letter, self._letter_bytes)
+        if key is not None or value is not None:
             sent: asyncio.Future[object] = await producer.send(
-                topic, value, letter.key, timestamp_ms=at_ms, headers=headers
+                topic, value, key, timestamp_ms=at_ms, headers=headers
             )
             return sent
         # The client refuses to send a single record of neither, but not a batch of one.
@@ -294,17 +290,4 @@ def _headers(kind: str, identity: str, at: bytes) -> list[Header]:
         ("ce_type", kind.encode()),
         ("ce_time", at),
         ("content-type", b"application/json"),
-    ]
-
-
-def _dead_letter_headers(letter: DeadLetterRow) -> list[Header]:
-    failed_at = letter.failed_at or datetime.now(UTC)
-    return [
-        *letter.headers,
-        ("__streams.errors.topic", letter.topic.encode()),
-        ("__streams.errors.partition", str(letter.partition).encode()),
-        ("__streams.errors.offset", str(letter.offset).encode()),
-        ("__streams.errors.exception", letter.code.encode()),
-        ("__streams.errors.message", letter.message.encode()),
-        ("dlq-failed-at", wire_time(failed_at).encode()),
     ]

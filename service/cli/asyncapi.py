@@ -203,9 +203,15 @@ def _dead_letter() -> Part:
         f"{errors}message": text,
         "dlq-failed-at": {**text, "format": "date-time"},
     }
+    # Only where something was left out: how many bytes.
+    omitted = {
+        f"dlq-{part}-omitted": {**text, "pattern": "^[0-9]+$"}
+        for part in ("key", "value", "headers")
+    }
     return {
         "name": "DeadLetter",
-        "summary": "An input record that can never be applied: key, value and headers unchanged.",
-        "headers": {"type": "object", "properties": added, "required": list(added)},
+        "summary": "An input record that can never be applied: key, value and headers unchanged, "
+        "less what is larger than this topic takes.",
+        "headers": {"type": "object", "properties": added | omitted, "required": list(added)},
         "payload": {"description": "Whatever the value was, null included."},
     }

@@ -23,6 +23,7 @@ from service.rows import key_of
 from service.schemas import message_schemas
 from service.settings import load_settings
 from streams import relay
+from streams.dead_letter_messages import letter_message
 from streams.topics import topics
 
 VENDOR = Path(__file__).parent / "vendor"
@@ -132,9 +133,12 @@ def test_headers_of_dead_letters_are_what_the_relay_sends() -> None:
     letter = DeadLetterRow(
         "community.rsvp.v1", 3, 41, "bad_id", "id is not", b"k", b"v", [], failed_at=AT
     )
-    check_headers("deadLetter", relay._dead_letter_headers(letter))
-    kept = relay._dead_letter_headers(letter._replace(headers=[("ce_id", b"x")]))
-    assert kept[0] == ("ce_id", b"x")
+    with_header = letter._replace(headers=[("ce_id", b"x")])
+    assert letter_message(with_header, 1_000).headers[0] == ("ce_id", b"x")
+    # With nothing of the record itself, the headers are all that there are.
+    check_headers("deadLetter", letter_message(with_header, 0).headers)
+    added = [name for name, _ in letter_message(letter, 1_000).headers]
+    assert added == message("deadLetter")["headers"]["required"]
 
 
 def test_it_is_made_from_the_code() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer
 
 from tests.command import done, settings_for, topic
 from tests.record_batches import NAME, READ_AS, with_odd_names
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(180)
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 SELECT_EVENTS = "SELECT event_id FROM attendance ORDER BY event_id"
+COUNT_PUBLISHED = "SELECT count(published_at) FROM dead_letter"
 SELECT_LETTERS = 'SELECT "offset", code, headers FROM dead_letter'
 
 
@@ -89,3 +90,77 @@ async def test_whatever_a_broker_takes_is_read(
         assert "records_unreadable" not in worker.stderr
         assert (await asyncio.to_thread(worker.end))[0] == 0
     await connection.close()
+
+
+BIG: Final = 3_000_000
+MANY: Final = [(f"h{number}", b"h" * 1_000) for number in range(3_000)]
+# What is sent beside an empty object, and the header that says what was left out of the letter.
+TOO_LARGE_LETTERS: Final[dict[str, tuple[dict[str, Any], str | None]]] = {
+    "key": ({"key": b"k" * BIG}, "dlq-key-omitted"),
+    "header": ({"headers": [("h", b"h" * BIG), ("kept", b"1")]}, "dlq-headers-omitted"),
+    "headers": ({"headers": MANY}, "dlq-headers-omitted"),
+    "value": ({"value": b"0" * BIG}, "dlq-value-omitted"),
+    "much": ({"key": b"k" * BIG, "value": b"0" * BIG}, "dlq-value-omitted"),
+    "plain": ({"key": b"club:ada"}, None),
+}  # fmt: skip
+
+
+async def test_a_letter_larger_than_its_topic_takes_keeps_nobody_back(
+    kafka_broker: KafkaBroker, database: str, topic_prefix: str
+) -> None:
+    settings = settings_for(
+        bootstrap=kafka_broker.bootstrap, database=database, prefix=topic_prefix
+    )
+    name = topic(topic_prefix, "ATTENDANCE")
+    await asyncio.to_thread(done, "topics", "apply", settings=settings)
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka_broker.bootstrap,
+            "compression.type": "gzip",
+            "message.max.bytes": 8_000_000,
+            "linger.ms": 0,
+        }
+    )
+    for sent, _ in TOO_LARGE_LETTERS.values():
+        producer.produce(name, **{"value": b"{}"} | sent, partition=1)
+        assert producer.flush(30) == 0
+    connection = await asyncpg.connect(database)
+    with WorkerProcess(settings) as worker:
+        async with asyncio.timeout(60):
+            while await connection.fetchval(COUNT_PUBLISHED) < len(TOO_LARGE_LETTERS):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert (await asyncio.to_thread(worker.end))[0] == 0
+    await connection.close()
+    letters = await asyncio.to_thread(
+        letters_by_offset, kafka_broker.bootstrap, topic(topic_prefix, "DEAD_LETTER")
+    )
+    for offset, (sent, omission) in enumerate(TOO_LARGE_LETTERS.values()):
+        letter = letters[offset]
+        headers = dict(letter.headers() or [])
+        assert {n for n in headers if n.endswith("-omitted")} >= ({omission} if omission else set())
+        assert headers["__streams.errors.exception"] in (b"schema", b"too_large")
+        # What fits is there as it came.
+        assert letter.key() in (None, sent.get("key"))
+        assert letter.value() in (None, sent.get("value", b"{}"))
+        assert (letter.key() is None) == ("dlq-key-omitted" in headers or "key" not in sent)
+        assert (letter.value() is None) == ("dlq-value-omitted" in headers)
+    assert dict(letters[1].headers() or [])["kept"] == b"1"
+    assert [n for n in dict(letters[5].headers() or []) if n.endswith("-omitted")] == []
+
+
+def letters_by_offset(bootstrap: str, name: str) -> dict[int, Message]:
+    """What is on the topic of dead letters, the last of each by the offset that it had."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": name, "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([name])
+    found: dict[int, Message] = {}
+    while len(found) < len(TOO_LARGE_LETTERS):
+        message = consumer.poll(20)
+        assert message is not None
+        assert message.error() is None
+        offset = dict(message.headers() or [])["__streams.errors.offset"]
+        assert isinstance(offset, bytes)
+        found[int(offset)] = message
+    consumer.close()
+    return found
