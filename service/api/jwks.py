@@ -67,23 +67,30 @@ class JwksKeys(KeySource):
         self._url = url
         self._fetch = fetch
         self._monotonic = monotonic
-        self._keys: dict[str, VerificationKey] = {}
+        self._keys: dict[str | None, VerificationKey] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
         self._running: asyncio.Task[None] | None = None
 
     async def key_for(self, kid: str | None) -> VerificationKey | None:
-        """See `KeySource.key_for`. Tokens without a key id have no key."""
-        if kid is None:
-            return None
+        """See `KeySource.key_for`.
+
+        Key ids are optional (RFC 7515, RFC 7517): a token without one is of the only key of the
+        set, and so is any token if that key has none. Among several the id decides.
+        """
         age_s = self._monotonic() - self._fetched_at
-        if age_s > USABLE_S or kid not in self._keys:
+        if age_s > USABLE_S or self._found(kid) is None:
             await self._refresh()
         elif age_s > FRESH_S:
             self._start()
         if self._monotonic() - self._fetched_at > USABLE_S:
             raise Retryable("the signing keys cannot be fetched")
-        return self._keys.get(kid)
+        return self._found(kid)
+
+    def _found(self, kid: str | None) -> VerificationKey | None:
+        if len(self._keys) == 1 and (kid is None or None in self._keys):
+            return next(iter(self._keys.values()))
+        return None if kid is None else self._keys.get(kid)
 
     async def _refresh(self) -> None:
         self._start()
@@ -109,4 +116,8 @@ class JwksKeys(KeySource):
             log.warning("signing_keys_not_fetched", action="fetch", error=repr(error))
             return
         self._fetched_at = self._monotonic()
+        if not self._keys:
+            log.warning("no_usable_signing_key", action="fetch", advice="give an RSA key of 2048 "
+                        "bits or more, a P-256 or an Ed25519 key, for signing")  # fmt: skip
+            return
         log.info("signing_keys_fetched", action="fetch", keys=len(self._keys))

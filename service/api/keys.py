@@ -72,20 +72,19 @@ def as_verification_key(public_key: object) -> VerificationKey | None:
     return None
 
 
-def keys_from_jwks(document: object) -> dict[str, VerificationKey]:
-    """The usable keys of a JWK set by key id. Raises ValueError when it is no JWK set.
+def keys_from_jwks(document: object) -> dict[str | None, VerificationKey]:
+    """The usable keys of a JWK set by key id, which one may lack. Raises ValueError if it is none.
 
-    Left out: keys without an id, ids that occur twice, keys for other uses, symmetric keys, and
-    kinds that are not accepted.
+    Left out: ids that occur twice, several keys without one, keys for other uses, symmetric keys,
+    and kinds that are not accepted.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise ValueError("not a JWK set")  # noqa: TRY004 - a bad document, not a bad call
-    found: dict[str, VerificationKey] = {}
-    seen: set[str] = set()
+    found: dict[str | None, VerificationKey] = {}
+    seen: set[str | None] = set()
     for entry in entries:
-        kid = entry.get("kid") if isinstance(entry, dict) else None
-        if not isinstance(kid, str):
+        if not isinstance(entry, dict) or not isinstance(kid := entry.get("kid"), str | None):
             continue
         key = _key_from_jwk(entry)
         if kid in seen:

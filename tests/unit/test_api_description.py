@@ -119,3 +119,32 @@ def test_it_says_how_to_write_by_a_session() -> None:
     assert "Set-Cookie" in opened["headers"]
     refused = DOCUMENT["paths"]["/session"]["delete"]["responses"]["403"]
     assert CSRF_HEADER in refused["content"][PROBLEM]["example"]["detail"]
+
+
+def test_bounds_of_numbers_are_said_as_json_schema_says_them() -> None:
+    """Other words than its own are ignored by whoever reads it, so they would promise nothing."""
+    allowed = {
+        "type", "enum", "const", "format", "pattern", "minLength", "maxLength", "minimum",
+        "maximum", "minItems", "maxItems", "items", "properties", "required", "title", "default",
+        "description", "examples", "anyOf", "oneOf", "discriminator", "additionalProperties",
+        "$ref",
+    }  # fmt: skip
+    found = [schema for _, schema in schemas_in(DOCUMENT["components"]["schemas"])]
+    found += [p["schema"] for _, o in operations() for p in o.get("parameters", [])]
+    assert len(found) > 100
+    for schema in found:
+        assert set(schema) <= allowed, schema
+    numbers = DOCUMENT["components"]["schemas"]["PreviewRequest"]["properties"]
+    bounds = [(numbers[name]["minimum"], numbers[name]["maximum"]) for name in sorted(numbers)]
+    assert bounds == [(1, 3_650), (2, 10_000), (1, 3_650), (1, 9_999), (0, 3_650)]
+
+
+def schemas_in(named: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema among these by name, those within others too."""
+    for name, schema in named.items():
+        yield name, schema
+        yield from schemas_in(schema.get("properties", {}))
+        parts = [schema.get("items"), schema.get("additionalProperties")]
+        for part in [*schema.get("anyOf", []), *schema.get("oneOf", []), *parts]:
+            if isinstance(part, dict):
+                yield from schemas_in({name: part})

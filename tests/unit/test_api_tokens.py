@@ -195,7 +195,7 @@ def test_only_usable_keys_of_a_set_are_kept() -> None:
     document = {
         "keys": [
             jwk(RSA, "rsa"), jwk(EC, "ec", use="sig", alg="ES256"), jwk(ED, "ed"),
-            jwk(RSA, None), jwk(RSA, "enc", use="enc"), jwk(RSA, "odd", alg="RS512"),
+            jwk(RSA, None), jwk(EC, None), jwk(RSA, "enc", use="enc"), jwk(RSA, "odd", alg="RS512"),
             jwk(EC, "twice"), jwk(RSA, "twice"), jwk(RSA, "mixed", alg="HS256"),
             {"kty": "oct", "kid": "hmac", "k": "c2VjcmV0", "alg": "HS256"},
             {"kty": "RSA", "kid": "broken", "n": "AA"}, "text", {"kid": 7}, None,
@@ -239,9 +239,40 @@ async def test_keys_are_fetched_once_and_kept() -> None:
     for _ in range(3):
         assert (await checker.verify(token(headers={"kid": "one"}))).user_id == "ada"
     assert site.calls == 1
-    for cheat in (token(), token(headers={"kid": ""}), token("ES256", headers={"kid": "one"})):
+    for cheat in (token(headers={"kid": ""}), token("ES256", headers={"kid": "one"})):
         with pytest.raises(BadToken):
             await checker.verify(cheat)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kid", "is_good"),
+    [
+        ([jwk(RSA, "one")], None, True),
+        ([jwk(RSA, None)], None, True),
+        ([jwk(RSA, None)], "one", True),
+        ([jwk(RSA, "one")], "two", False),
+        # Among several only the id can tell.
+        ([jwk(RSA, "one"), jwk(EC, "two")], None, False),
+        ([jwk(RSA, None), jwk(EC, "two")], None, False),
+        ([jwk(RSA, None), jwk(EC, "two")], "one", False),
+        ([jwk(RSA, None), jwk(EC, None)], None, False),
+        # Whatever the id, it is the key that must have signed.
+        ([jwk(EC, None)], None, False),
+        ([], None, False),
+    ],
+)
+async def test_an_only_key_needs_no_id(
+    keys: list[dict[str, Any]], kid: str | None, is_good: bool
+) -> None:
+    site = Site()
+    site.keys = {"keys": keys}
+    checker = TokenVerifier(site.source(), issuer=ISSUER, audience=AUDIENCE)
+    sent = token(headers={} if kid is None else {"kid": kid})
+    if is_good:
+        assert (await checker.verify(sent)).user_id == "ada"
+    else:
+        with pytest.raises(BadToken):
+            await checker.verify(sent)
 
 
 async def test_unknown_ids_cause_one_fetch_a_minute_at_the_most() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.instants import parse_instant
 
@@ -51,7 +51,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WholeNumber = Annotated[StrictInt, BeforeValidator(_whole, json_schema_input_type=int)]
+# For a StrictInt, after its bounds, which the schema then has as its own.
+WHOLE: Final = BeforeValidator(_whole)
 
 
 class Body(BaseModel):

@@ -9,16 +9,17 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    StrictInt,
 )
 
 from service.api.models.common import (
     MAX_NOTES,
     NOTE_PATTERN,
     T1,
+    WHOLE,
     Answer,
     Body,
     ThresholdNumbers,
-    WholeNumber,
 )
 from service.api.values import OrganizationStatus
 from service.levels import Direction, Level
@@ -68,11 +69,11 @@ class SummaryAnswer(Answer):
 class ThresholdsBody(Body):
     """The numbers that decide; together they must make sense, see the 422."""
 
-    highly_engaged_min_events: Annotated[WholeNumber, Field(ge=2, le=MAX_EVENTS)]
-    moderate_min_events: Annotated[WholeNumber, Field(ge=1, le=MAX_EVENTS - 1)]
-    activity_window_days: Annotated[WholeNumber, Field(ge=1, le=MAX_DAYS)]
-    new_member_days: Annotated[WholeNumber, Field(ge=0, le=MAX_DAYS)]
-    inactive_after_days: Annotated[WholeNumber, Field(ge=1, le=MAX_DAYS)]
+    highly_engaged_min_events: Annotated[StrictInt, Field(ge=2, le=MAX_EVENTS), WHOLE]
+    moderate_min_events: Annotated[StrictInt, Field(ge=1, le=MAX_EVENTS - 1), WHOLE]
+    activity_window_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS), WHOLE]
+    new_member_days: Annotated[StrictInt, Field(ge=0, le=MAX_DAYS), WHOLE]
+    inactive_after_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS), WHOLE]
 
 
 _NUMBERS: Final[dict[str, JsonValue]] = {
@@ -99,7 +100,7 @@ class ThresholdsRequest(ThresholdsBody):
         }
     )
 
-    base_version: Annotated[WholeNumber, Field(ge=0, le=2**31 - 1)]
+    base_version: Annotated[StrictInt, Field(ge=0, le=2**31 - 1), WHOLE]
     note: str = Field("", max_length=MAX_NOTES, pattern=NOTE_PATTERN)
 
 

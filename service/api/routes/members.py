@@ -153,7 +153,10 @@ async def recompute_member(org: OrgId, user: UserId, scope: InScope) -> Accepted
 
 @erasures.delete("/members/{user}", responses=problems(403, 409, 422), tags=["members"])
 async def erase_member(org: OrgId, user: UserId, scope: InScope) -> Receipt:
-    """Erase the member from this organisation, for good. Repeating it changes nothing more."""
+    """Erase the member from this organisation, for good.
+
+    Repeating it does no harm: it erases what has come since.
+    """
     performed_by = scope.caller.user_id
     receipt = await scope.organization.actions.erase(org, user, performed_by=performed_by)
     return presenting.receipt(receipt)
