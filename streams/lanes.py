@@ -40,6 +40,8 @@ BACKLOG_RECORDS: Final = 1_000
 DRAIN_TIMEOUT_S: Final = 10.0
 CLAIM_BUDGET_S: Final = 20.0
 MAX_LOSSES_PER_MINUTE: Final = 10
+# From where a batch is fetched it comes in at once; a busy worker may take a moment.
+LOST_AFTER_S: Final = 10.0
 # What a broker gave damaged it may give whole in a moment, or another broker in its place.
 READ_AGAIN_S: Final = 5.0
 
@@ -75,6 +77,7 @@ class Lane:
     """A claimed partition and the batches on their way into the database.
 
     `expected`, `admitted`: where the next batch to be fetched, and to be put in, has to start.
+    `reserved_at`: when room was made for the last batch that was fetched.
     `behind`: records that the topic had beyond the last fetch.
     `retrying`: the database is away or busy, and the last attempt to apply failed for that.
     `unreadable`: why the record that comes next cannot be read, which is tried again at
@@ -90,6 +93,7 @@ class Lane:
     outstanding: int = 0
     behind: int = 0
     records: int = 0
+    reserved_at: float = 0.0
     moved_at: float = field(default_factory=time.monotonic)
     retrying: bool = False
     busy_since: float | None = None
@@ -171,6 +175,7 @@ class Lanes:
         lane.unreadable = None
         lane.outstanding += 1
         lane.records += len(batch.records)
+        lane.reserved_at = time.monotonic()
         return True
 
     def saw_end(self, tp: TP, end: int) -> None:
@@ -301,8 +306,13 @@ class Lanes:
         """Claim anew what does not stand in the database where we left it. Raises Retryable.
 
         Stopped partitions that somebody has resumed; and those that the database has gone back
-        with, after a crash or as a standby: where no record follows, nothing else would tell.
+        with, after a crash or as a standby: where no record follows, nothing else would tell. Also
+        those of which a batch has got lost between the consumer and the lane.
         """
+        for tp, lane in list(self._lanes.items()):
+            if _waits_in_vain(lane):
+                lost = f"the batch at {lane.admitted} got lost on its way here"
+                self._lose(tp, lane, PartitionLost(lost))
         before = {tp: (lane, lane.applied) for tp, lane in self._lanes.items() if _rests(lane)}
         if not before:
             return
@@ -457,6 +467,17 @@ class Lanes:
 def _rests(lane: Lane) -> bool:
     """Whether nothing of it is on its way into the database."""
     return lane.stopped or lane.outstanding == 0
+
+
+def _waits_in_vain(lane: Lane) -> bool:
+    """Whether a batch was fetched that does not come in, and so nothing that follows it either."""
+    return (
+        not lane.stopped
+        and lane.admitted < lane.expected
+        and lane.busy_since is None
+        and lane.batches.empty()
+        and lane.reserved_at < time.monotonic() - LOST_AFTER_S
+    )
 
 
 def _has_gone_back(lane: Lane, stored: Stored | None) -> bool:

@@ -225,6 +225,17 @@ class BatchConsumer(driver.Consumer):
         stale = self.app.consumer_generation_id != generation
         return self.should_stop or stale or not self.flow_active
 
+    async def perform_seek(self) -> None:
+        """Claim and seek while nothing flows, whatever an overtaken rebalance has left behind.
+
+        Faust ends each rebalance by emptying its queues and letting everything flow, and does not
+        look whether another has begun meanwhile. That one would fetch for the lanes that it opens
+        here, and lose what is in the queues when it ends itself.
+        """
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        await super().perform_seek()
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Claim what is assigned, in PostgreSQL, and seek to what is applied there.
 

@@ -54,6 +54,23 @@ async def test_a_partition_that_does_not_move_ends_the_worker(scene: SceneMaker)
         await it.finish()
 
 
+async def test_a_batch_lost_on_its_way_is_fetched_again_by_the_same_worker(
+    scene: SceneMaker,
+) -> None:
+    """As when something empties the queue of an agent, at the end of a topic or before more."""
+    async with scene() as it:
+        lossy = [Failpoint("admit", "drop", arrival) for arrival in (2, 20)]
+        worker = it.worker("one", *lossy)
+        await worker.until_ready()
+        await it.send(Trial(1, 2_000).load())
+        await worker.until_said("got lost on its way here", timeout_s=30)
+        await it.send(Trial(1, 4_000).load())
+        await it.until_idle(60)
+        assert worker.said("claimed") > 1
+        assert worker.running
+        await it.finish()
+
+
 async def test_records_lost_on_their_way_are_fetched_again_though_none_follow(
     scene: SceneMaker,
 ) -> None:

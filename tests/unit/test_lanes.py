@@ -155,3 +155,30 @@ async def test_what_cannot_be_read_is_tried_again_later_and_harms_nobody_else(
     database.open.set()
     await put(lanes, spoilt, 0, 20)
     assert lanes.unreadable_partitions == {}
+
+
+async def test_a_batch_that_got_lost_on_its_way_is_fetched_again(
+    lanes: Lanes, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lanes.LOST_AFTER_S", 0.1)
+    losing, busy, idle = PARTS
+    lost, following = (Batch("topic", 0, at, at + 20, [None] * 20) for at in (0, 20))
+    assert lanes.reserve(losing, lost)
+    assert lanes.reserve(losing, following)
+    lanes.admit(following)
+    # This one takes long, which is not its fault.
+    await put(lanes, busy, 0, 20)
+    assert lanes.reserve(busy, Batch("topic", 1, 20, 40, [None] * 20))
+    database.rows = {idle: Stored(0, 1, 0, None)}
+    await lanes.compare()
+    assert lanes.unclaimed == 0
+    await asyncio.sleep(0.2)
+    await lanes.compare()
+    assert lanes.unclaimed == 1
+    assert lanes.expected(losing) is None
+    assert lanes.expected(busy) == 40
+    async with asyncio.timeout(10):
+        while lanes.expected(losing) is None:
+            await lanes.wait_for_room(1.0)
+    assert lanes.expected(losing) == 0
+    assert lanes.with_room([losing]) == {losing}

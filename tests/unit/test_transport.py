@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Event
 from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent
 
 from streams.batches import Batch
 from streams.transport import (
@@ -163,6 +165,36 @@ async def test_what_a_rebalance_overtakes_is_dropped() -> None:
     consumer.lanes.on_end = lambda: setattr(consumer.app, "consumer_generation_id", 2)
     assert await consumer.messages() == []
     assert len(consumer.lanes.reserved) == 1
+
+
+async def test_nothing_flows_while_partitions_are_claimed() -> None:
+    """A rebalance that was overtaken ends by letting everything flow: nobody waits for it."""
+    flow = FlowControlEvent()
+
+    class Claiming(Consumer):
+        def __init__(self, found: dict[TP, Fetched]) -> None:
+            super().__init__(found)
+            self.can_resume_flow, self.suspend_flow = Event(), Event()
+            self._read_offset, self._committed_offset = {}, {}
+
+        async def wait(self, *_: object, **__: object) -> Any:
+            return None
+
+        async def seek_to_committed(self) -> dict[TP, int]:
+            assert not flow.is_active()
+            assert await self.messages() == []
+            return {PARTITION: 5}
+
+    consumer = Claiming({PARTITION: _records(5)})
+    consumer.app.flow_control = flow
+    flow.resume()
+    consumer.resume_flow()
+    await consumer.perform_seek()
+    assert not consumer.flow_active
+    assert consumer.lanes.reserved == []
+    flow.resume()
+    consumer.resume_flow()
+    assert len(await consumer.messages()) == 1
 
 
 async def test_a_partition_that_cannot_be_read_leaves_the_others_alone() -> None:
