@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from db.pool import tls_arguments
+from service.classifier import choice
 from service.errors import EngagementError, Retryable, SettingsError
 from service.interpreter import COLLECT_AFTER_IN_BULK, prepare_interpreter
 from service.settings import Settings, load_settings
@@ -135,6 +136,7 @@ def build(settings: Settings) -> EngagementApp:
     # Refuses what the connections would refuse later, in the middle of a start.
     client_arguments(settings)
     tls_arguments(settings)
+    choice.check(settings)
     made = EngagementApp(
         settings.consumer_group,
         broker=[

@@ -123,8 +123,8 @@ def is_development(settings: Settings) -> bool:
     return settings.jwt_dev_secret is not None
 
 
-def verifier_from(settings: Settings) -> TokenVerifier:
-    """The verifier that the settings ask for. Raises SettingsError when they are unclear."""
+def _check_signers(settings: Settings) -> None:
+    """Raise SettingsError unless it is clear who may sign."""
     given = [
         name
         for name, value in (
@@ -140,6 +140,11 @@ def verifier_from(settings: Settings) -> TokenVerifier:
             f"{problem}: set exactly one of ENGAGEMENT_JWT_JWKS_URL, "
             "ENGAGEMENT_JWT_PUBLIC_KEY_FILE and, for development only, ENGAGEMENT_JWT_DEV_SECRET"
         )
+
+
+def verifier_from(settings: Settings) -> TokenVerifier:
+    """The verifier that the settings ask for. Raises SettingsError when they are unclear."""
+    _check_signers(settings)
     return TokenVerifier(
         _key_source(settings), issuer=settings.jwt_issuer, audience=settings.jwt_audience
     )
@@ -164,6 +169,8 @@ def development_token(settings: Settings, user_id: str, lifetime: timedelta) -> 
     """A token signed with the development secret. Raises SettingsError without one."""
     if settings.jwt_dev_secret is None:
         raise SettingsError("ENGAGEMENT_JWT_DEV_SECRET is not set: there is nothing to sign with")
+    # Beside another key nobody accepts it.
+    _check_signers(settings)
     now = datetime.now(UTC)
     claims = {
         "sub": user_id,

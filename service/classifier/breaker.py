@@ -16,6 +16,8 @@ from service.classifier.metrics import CLAUDE_METRICS
 FAILURES_TO_OPEN: Final = 3
 FIRST_PAUSE_S: Final = 15.0
 MAX_PAUSE_S: Final = 600.0
+# Limits often end earlier than they say, and one question a minute costs nobody anything.
+MAX_WISHED_S: Final = 60.0
 
 _AT_ONCE: Final = (Failure.RATE_LIMITED, Failure.DENIED)
 
@@ -64,14 +66,14 @@ class Breaker:
         self._show()
 
     def failed(self, failure: CallFailed) -> None:
-        """No answer arrived. A wish to wait is heeded, up to MAX_PAUSE_S."""
+        """No answer arrived. A wish to wait is heeded, up to MAX_WISHED_S."""
         self._failures += 1
         probed, self._probing = self._probing, False
         if self.pause_s() > 0:
             return  # a straggler of those that were under way when it opened
         if probed or failure.failure in _AT_ONCE or self._failures >= FAILURES_TO_OPEN:
-            wished_s = failure.retry_after_s or 0.0
-            self._open_until = self._clock() + min(MAX_PAUSE_S, max(self._pause_s, wished_s))
+            wished_s = min(MAX_WISHED_S, failure.retry_after_s or 0.0)
+            self._open_until = self._clock() + max(self._pause_s, wished_s)
             self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2)
             self._show()
 

@@ -9,6 +9,12 @@ from service.errors import SettingsError
 from service.settings import Settings
 
 
+def check(settings: Settings) -> None:
+    """Raise SettingsError for what `uses_claude` or `claude_of` would refuse."""
+    if uses_claude(settings):
+        _refuse_plaintext(settings)
+
+
 def uses_claude(settings: Settings) -> bool:
     """Whether verdicts are asked for; SettingsError when they should be and there is no key."""
     if settings.classifier == "rules":

@@ -82,7 +82,8 @@ class Claude:
             raise _from_status(error) from None
         except sdk.APIConnectionError as error:
             cause = type(error.__cause__ or error).__name__
-            raise _failed(Failure.CONNECTION, cause) from None
+            # Without a connection nothing was asked.
+            raise _failed(Failure.CONNECTION, cause, was_sent=cause != "ConnectError") from None
         except (sdk.APIError, ValueError) as error:
             raise _failed(Failure.UNREADABLE, type(error).__name__) from None
         return _reply(message)
@@ -159,7 +160,8 @@ def _retry_after_s(headers: Any) -> float | None:
     return wait_s if wait_s >= 0 else None
 
 
-def _failed(failure: Failure, message: str, retry_after_s: float | None = None) -> CallFailed:
-    return CallFailed(
-        failure, message, retry_after_s=retry_after_s, maybe_billed=failure in _MAYBE_BILLED
-    )
+def _failed(
+    failure: Failure, message: str, retry_after_s: float | None = None, *, was_sent: bool = True
+) -> CallFailed:
+    maybe_billed = was_sent and failure in _MAYBE_BILLED
+    return CallFailed(failure, message, retry_after_s=retry_after_s, maybe_billed=maybe_billed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from datetime import timedelta
 from typing import Final
@@ -14,6 +13,7 @@ from service.api.sessions import LINK_LIFETIME_S, hash_of, new_secret
 from service.api.tokens import development_token, is_development
 from service.cli.api import opened_store
 from service.cli.ids import Id
+from service.cli.running import with_settings
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
@@ -36,11 +36,10 @@ def token(*, user: str, hours: float, org: str | None) -> None:
     """
     if math.isnan(hours):
         raise click.BadParameter("not a number", param_hint="--hours")
-    settings = load_settings()
     if org is not None:
-        click.echo(asyncio.run(sign_in_link(settings, org, user)))
+        click.echo(with_settings(lambda settings: sign_in_link(settings, org, user)))
     else:
-        click.echo(development_token(settings, user, timedelta(hours=hours)))
+        click.echo(development_token(load_settings(), user, timedelta(hours=hours)))
 
 
 async def sign_in_link(settings: Settings, org_id: str, user_id: str) -> str:

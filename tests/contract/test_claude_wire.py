@@ -132,6 +132,7 @@ async def test_nobody_listens() -> None:
         await asker.ask(REQUEST)
     await asker.aclose()
     assert caught.value.failure is Failure.CONNECTION
+    assert not caught.value.maybe_billed, "nothing was sent"
 
 
 async def test_an_error_never_repeats_what_was_sent(fake: FakeClaude, claude: Claude) -> None:
