@@ -31,27 +31,24 @@ def letter_message(letter: DeadLetterRow, most_bytes: int) -> LetterMessage:
     What is left out is told by the headers `dlq-key-omitted`, `dlq-value-omitted` and
     `dlq-headers-omitted`, with the bytes that it had. Our own headers come on top of `most_bytes`.
     """
-    key, value, headers = letter.key, letter.value, list(letter.headers)
-    sizes = [_size(header) for header in headers]
-    too_many = len(key or b"") + len(value or b"") + sum(sizes) - most_bytes
+    parts = [(len(letter.key or b""), "key", 0), (len(letter.value or b""), "value", 0)]
+    parts += [(_size(header), "headers", at) for at, header in enumerate(letter.headers)]
+    too_many = sum(size for size, _, _ in parts) - most_bytes
     omitted: dict[str, int] = {}
-    if too_many > 0:
-        parts = [(len(key or b""), "key", 0), (len(value or b""), "value", 0)]
-        parts += [(size, "headers", at) for at, size in enumerate(sizes)]
-        dropped: set[int] = set()
-        for size, name, at in sorted(parts, reverse=True):
-            if too_many <= 0:
-                break
-            too_many -= size
-            omitted[name] = omitted.get(name, 0) + size
-            if name == "key":
-                key = None
-            elif name == "value":
-                value = None
-            else:
-                dropped.add(at)
-        headers = [header for at, header in enumerate(headers) if at not in dropped]
-    return LetterMessage(key, value, [*headers, *_our_headers(letter), *_told(omitted)])
+    dropped: set[int] = set()
+    for size, name, at in sorted(parts, reverse=True):
+        if too_many <= 0:
+            break
+        too_many -= size
+        omitted[name] = omitted.get(name, 0) + size
+        if name == "headers":
+            dropped.add(at)
+    headers = [header for at, header in enumerate(letter.headers) if at not in dropped]
+    return LetterMessage(
+        None if "key" in omitted else letter.key,
+        None if "value" in omitted else letter.value,
+        [*headers, *_our_headers(letter), *_told(omitted)],
+    )
 
 
 def _size(header: Header) -> int:

@@ -6,8 +6,8 @@ of those places. Only partitions whose lane has room are fetched, and only while
 lanes together hold few records: that is the whole back-pressure, and the bound on memory.
 
 What ends a lane: a rebalance, another worker's claim (Fenced), a batch that does not start where
-the database stands (OutOfSequence), or the dead-letter limit. A lost claim is claimed anew while
-the group still assigns the partition to us.
+the database stands (OutOfSequence) or that does not come in, or the dead-letter limit. A lost claim
+is claimed anew while the group still assigns the partition to us.
 """
 
 from __future__ import annotations

@@ -45,6 +45,14 @@ async def send_with_odd_header(bootstrap: str, name: str, values: list[bytes]) -
         await (await producer.send_batch(batch, name, partition=0))
 
 
+@pytest.fixture
+async def settings(kafka_broker: KafkaBroker, database: str, topic_prefix: str) -> dict[str, str]:
+    """Those of a service whose topics are there."""
+    made = settings_for(bootstrap=kafka_broker.bootstrap, database=database, prefix=topic_prefix)
+    await asyncio.to_thread(done, "topics", "apply", settings=made)
+    return made
+
+
 async def until_applied(connection: asyncpg.Connection, events: set[str]) -> None:
     async with asyncio.timeout(30):
         while True:
@@ -54,13 +62,9 @@ async def until_applied(connection: asyncpg.Connection, events: set[str]) -> Non
 
 
 async def test_whatever_a_broker_takes_is_read(
-    kafka_broker: KafkaBroker, database: str, topic_prefix: str
+    kafka_broker: KafkaBroker, database: str, topic_prefix: str, settings: dict[str, str]
 ) -> None:
-    settings = settings_for(
-        bootstrap=kafka_broker.bootstrap, database=database, prefix=topic_prefix
-    )
     name = topic(topic_prefix, "ATTENDANCE")
-    await asyncio.to_thread(done, "topics", "apply", settings=settings)
     connection = await asyncpg.connect(database)
     expected = set(CODECS)
     for codec in CODECS:
@@ -106,13 +110,9 @@ TOO_LARGE_LETTERS: Final[dict[str, tuple[dict[str, Any], str | None]]] = {
 
 
 async def test_a_letter_larger_than_its_topic_takes_keeps_nobody_back(
-    kafka_broker: KafkaBroker, database: str, topic_prefix: str
+    kafka_broker: KafkaBroker, database: str, topic_prefix: str, settings: dict[str, str]
 ) -> None:
-    settings = settings_for(
-        bootstrap=kafka_broker.bootstrap, database=database, prefix=topic_prefix
-    )
     name = topic(topic_prefix, "ATTENDANCE")
-    await asyncio.to_thread(done, "topics", "apply", settings=settings)
     producer = Producer(
         {
             "bootstrap.servers": kafka_broker.bootstrap,
