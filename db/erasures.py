@@ -124,11 +124,11 @@ async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[
 
 def _closed(member: MemberCase, now: datetime) -> Result:
     at = max(now, member.standing.computed_at or now)
-    expired = close_ended(member.standing, member.case, at)
+    closed = close_ended(member.standing, member.case, at)
     # Like one who has left: the override ends too.
     member = member._replace(case=member.case._replace(eligible=False))
     evaluated = evaluate(member.case, at)
-    return decide(member, expired, evaluated, Opinion(None), (Cause.MEMBERSHIP,), now)
+    return decide(member, closed, evaluated, Opinion(None), (Cause.MEMBERSHIP,), now)
 
 
 def _erased(

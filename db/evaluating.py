@@ -178,34 +178,34 @@ class Evaluating:
         causes: Mapping[int, Collection[str]],
         as_of: datetime,
     ) -> list[Result]:
-        closed: list[tuple[MemberCase, Outcome, Evaluation]] = []
+        begun: list[tuple[MemberCase, Outcome, Evaluation]] = []
         for member in members:
             # Two workers' clocks are one, but transactions begin before they get the lock.
             at = max(as_of, member.standing.computed_at or as_of)
-            expired = close_ended(member.standing, member.case, at)
+            closed = close_ended(member.standing, member.case, at)
             current = member
-            if expired.standing.stored_override is None and member.case.override is not None:
+            if closed.standing.stored_override is None and member.case.override is not None:
                 current = member._replace(case=member.case._replace(override=None))
-            closed.append((current, expired, evaluate(current.case, at)))
-        opinions = await self.judge.judge(connection, [(m, e) for m, _, e in closed])
+            begun.append((current, closed, evaluate(current.case, at)))
+        opinions = await self.judge.judge(connection, [(m, e) for m, _, e in begun])
         return [
-            decide(member, expired, evaluated, opinion, causes[member.member_id], as_of)
-            for (member, expired, evaluated), opinion in zip(closed, opinions, strict=True)
+            decide(member, closed, evaluated, opinion, causes[member.member_id], as_of)
+            for (member, closed, evaluated), opinion in zip(begun, opinions, strict=True)
         ]
 
 
 def decide(
     member: MemberCase,
-    expired: Outcome,
+    closed: Outcome,
     evaluated: Evaluation,
     opinion: Opinion,
     causes: Collection[str],
     recorded_at: datetime,
     forced_cause: Cause | None = None,
 ) -> Result:
-    """Settle one member and make its messages. `expired` is what `close_ended` gave."""
+    """Settle one member and make its messages. `closed` is what `close_ended` gave."""
     outcome = settle(
-        expired.standing,
+        closed.standing,
         member.case,
         evaluated,
         opinion.judgement,
@@ -214,7 +214,7 @@ def decide(
         verdict_key=opinion.verdict_key,
         forced_cause=forced_cause,
     )
-    outcome = joined(expired, outcome)
+    outcome = joined(closed, outcome)
     thresholds = member.case.thresholds
     messages = [
         message_of(member.subject, publication, thresholds, recorded_at)

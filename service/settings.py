@@ -33,7 +33,15 @@ CLOSE: Final = 0.8
 
 MAX_PORT: Final = 65_535
 Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
-Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+def _no_directory(topic: str) -> str:
+    if topic in (".", ".."):
+        raise ValueError("is no name of a topic")
+    return topic
+
+
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(_no_directory)]
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -180,7 +188,7 @@ class Settings(BaseModel):
     classifier: Literal["auto", "claude", "rules"] = Field(
         "auto",
         validation_alias=_ours("CLASSIFIER"),
-        description="`auto` uses Claude where a key is set; `rules` never does",
+        description="`auto` uses Claude where a key is set, `claude` needs one, `rules` never does",
     )
     model: str = Field(
         "claude-haiku-5-5",

@@ -18,6 +18,7 @@ COMMANDS = [["config"], ["worker"], ["api"], ["migrate"], ["doctor"], ["recomput
         ("ENGAGEMENT_RECOMPUTE_CRON", "whenever", "is no cron line: Wrong number of fields"),
         ("ENGAGEMENT_RECOMPUTE_CRON", "0 25 * * *", "is no cron line: Bad hour"),
         ("ENGAGEMENT_TOPIC_DEAD_LETTER", "community.rsvp.v1", "name the same topic"),
+        ("ENGAGEMENT_TOPIC_LEVEL", "..", "is no name of a topic"),
     ],
 )
 def test_every_start_is_refused(
