@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from itertools import islice
 from typing import Final, NamedTuple
 
 from service.evaluation import Evaluation, evaluate, level_began_at
@@ -201,6 +202,7 @@ def computed(
     assert evaluation.ruling is not None
     thresholds: Thresholds = case.thresholds
     override = None if stored is None else stored.override
+    clock = _clock_of(case, evaluation, judgement.level if override is None else None)
     return Published(
         judgement.level if override is None else override.level,
         judgement.level,
@@ -213,11 +215,36 @@ def computed(
         thresholds.activity_window_days,
         judgement.texts,
         override,
-        evaluation.next_change_at,
-        evaluation.next_level_change_at,
-        evaluation.next_level,
+        clock.next_change_at,
+        clock.next_level_change_at,
+        clock.next_level,
         judgement.model_version,
     )
+
+
+class _Clock(NamedTuple):
+    next_change_at: datetime | None
+    next_level_change_at: datetime | None
+    next_level: Level | None
+
+
+def _clock_of(case: Case, evaluation: Evaluation, judged: Level | None) -> _Clock:
+    """The clock of a member whose shown level is `judged`; None: what the evaluation took it for.
+
+    It assumes the rules from their next step on. One that leads to what Claude says already changes
+    no level. (It is a crossing nevertheless, since reason and texts become the rules'.)
+    """
+    next_change_at, ruling = evaluation.next_change_at, evaluation.ruling
+    if judged is None or ruling is None or judged is ruling.level:
+        return _Clock(next_change_at, evaluation.next_level_change_at, evaluation.next_level)
+    steps = list(islice(steps_from(case, evaluation.as_of, ruling.level), 2))
+    ends_at = _newness_ends_at(case, evaluation, judged, ruling.level)
+    if ends_at is not None and all(ends_at < at for at, _ in steps):
+        # Without newness it is the rules' level again.
+        steps = [(ends_at, ruling.level)]
+        next_change_at = min(ends_at, next_change_at or ends_at)
+    at, level = next(((at, to) for at, to in steps if to is not judged), (None, None))
+    return _Clock(next_change_at, at, level)
 
 
 def _cause(
@@ -280,7 +307,8 @@ def _facts_differ(before: Standing, case: Case) -> bool:
         return False
     published = before.published
     then = evaluate(case._replace(override=published.override), before.computed_at)
-    return (then.signals, then.next_change_at, then.next_level_change_at, then.next_level) != (
+    judged = published.level if published.override is None else None
+    return (then.signals, *_clock_of(case, then, judged)) != (
         published.signals,
         published.next_change_at,
         published.next_level_change_at,
@@ -296,7 +324,9 @@ def _began_at(
     if began_at < evaluation.as_of:
         return began_at
     # The rules saw no newness, so that its end is no step of theirs.
-    newness_ended_at = _newness_ends_at(case, evaluation, before)
+    newness_ended_at = _newness_ends_at(
+        case, evaluation, before.published.computed_level, before.rules_level
+    )
     if newness_ended_at is not None and computed_at < newness_ended_at < evaluation.as_of:
         return newness_ended_at
     return began_at
@@ -315,7 +345,8 @@ def wake_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime 
     """
     if not case.eligible:
         return None
-    candidates = [evaluation.next_change_at, _newness_ends_at(case, evaluation, standing)]
+    judged, ruled = standing.published.computed_level, standing.rules_level
+    candidates = [evaluation.next_change_at, _newness_ends_at(case, evaluation, judged, ruled)]
     if standing.stored_override is not None:
         candidates.append(standing.stored_override.override.expires_at)
         candidates.append(_next_step_beneath(case, evaluation))
@@ -329,13 +360,11 @@ def _next_step_beneath(case: Case, evaluation: Evaluation) -> datetime | None:
     return at
 
 
-def _newness_ends_at(case: Case, evaluation: Evaluation, standing: Standing) -> datetime | None:
+def _newness_ends_at(
+    case: Case, evaluation: Evaluation, judged: Level | None, ruled: Level | None
+) -> datetime | None:
     """Claude may call a highly engaged member new, but no longer than the thresholds do."""
     joined_at = evaluation.signals.joined_at
-    if (
-        joined_at is None
-        or standing.published.computed_level is not Level.NEW
-        or standing.rules_level is Level.NEW
-    ):
+    if joined_at is None or judged is not Level.NEW or ruled is Level.NEW:
         return None
     return joined_at + case.thresholds.new_for

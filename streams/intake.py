@@ -13,7 +13,7 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
 from typing import (
@@ -66,7 +66,11 @@ class Refusal(NamedTuple):
 
 
 class Erasure(NamedTuple):
-    """A membership tombstone: forget what was recorded about the member until `erased_at`."""
+    """A membership tombstone: forget what was recorded about the member until `erased_at`.
+
+    That is the end of the millisecond which Kafka has dated it: what was recorded right before it
+    goes, too.
+    """
 
     org_id: str
     user_id: str
@@ -76,6 +80,8 @@ class Erasure(NamedTuple):
 
 _FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
 _LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
+_KAFKA_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_REST_OF_MILLISECOND: Final = timedelta(microseconds=999)
 
 
 @dataclass(slots=True)
@@ -404,7 +410,8 @@ def _decode_one(
     """The row by the models themselves; None for an erasure. Raises DeadLetter."""
     if record.value is None and kind is InputKind.MEMBERSHIP:
         org_id, user_id = decode_erasure(record.key)
-        erased_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        began_at = _KAFKA_EPOCH + timedelta(milliseconds=record.timestamp)
+        erased_at = began_at + _REST_OF_MILLISECOND
         if erased_at > latest_allowed:
             _refuse_future(decoded, erased_at)
         decoded.latest_accepted = max(decoded.latest_accepted, erased_at)

@@ -26,7 +26,8 @@ Facts (`state`)
 - A clash is counted when an arriving record meets the current one with equal `(recorded_at, id)`
   and another body. So the count, unlike the facts, depends on the order of arrival.
 - An erasure removes what was recorded at or before `erased_at`, whether it arrived before or after
-  the tombstone; what was recorded later stays. Otherwise facts would depend on the order.
+  the tombstone; what was recorded later stays. Otherwise facts would depend on the order. That of a
+  tombstone is the end of its Kafka timestamp's millisecond.
 - A user's profile updates recorded at or before `erased_at` go, and stay away, if the erasure
   leaves no fact of the user in any organisation (one in which the member `left` still counts).
   This is the one effect that depends on what had arrived by then.

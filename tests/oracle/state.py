@@ -91,7 +91,9 @@ class Oracle:
         org_id, user_id = member_of_key(key)
         if erased_at > now + self.max_skew:
             raise RefusedError("future_dated")
-        self.erase(org_id, user_id, erased_at)
+        # Kafka tells the millisecond: what was recorded anywhere in it goes.
+        millisecond = erased_at.microsecond // 1000
+        self.erase(org_id, user_id, erased_at.replace(microsecond=1000 * millisecond + 999))
 
     def _end_overrides(self, kind: str, record: Record) -> None:
         """Whoever has left, or whose organisation was deleted, has no override any more."""
@@ -107,7 +109,7 @@ class Oracle:
                     del self._overrides[member]
 
     def erase(self, org_id: str, user_id: str, erased_at: datetime) -> None:
-        """Erase a member as a tombstone of that Kafka timestamp does. Idempotent."""
+        """Erase a member up to that instant. Idempotent."""
         self._facts.erase((org_id, user_id), erased_at)
         self._overrides.pop((org_id, user_id), None)
 

@@ -302,6 +302,21 @@ async def test_an_erasure_takes_what_was_refused_before_it_and_no_more(scene: Sc
     assert await scene.connection.fetchval("SELECT count(*) FROM dead_letter") == 4
 
 
+async def test_an_erasure_takes_what_was_recorded_in_its_millisecond(scene: Scene) -> None:
+    """Kafka dates it by milliseconds: a fact right before it seems to be a little later."""
+    times = (NOW.replace(microsecond=276_324), NOW.replace(microsecond=277_000))
+    facts = [
+        record(number, "ada", f"event-{number}", recorded_at=wire_time(at))
+        for number, at in enumerate(times)
+    ]
+    await scene.apply(batch(0, *facts))
+    tp = TP(MEMBERSHIPS, 0)
+    claims = await scene.applier.claim([tp], 1)
+    tombstone = Record(0, None, b"club:ada", int(NOW.timestamp() * 1000) + 276)
+    await scene.applier.apply(claims[tp], Batch(*tp, 0, 1, [tombstone]), doubtful=False)
+    assert await scene.facts() == [("ada", "event-1", "attended")]
+
+
 async def test_a_bad_record_is_refused_and_nothing_else(scene: Scene) -> None:
     """One that decoding refuses goes alone at once, one that the database refuses after all."""
     await scene.connection.execute(

@@ -101,8 +101,9 @@ async def test_a_level_ends_when_the_guard_no_longer_allows_it(scene: Scene) -> 
     await scene.evaluate_and_ask()
     row = await scene.engagement(member)
     assert row["level"] == "new"
-    # The rules' level does not change then, so this is an instant of its own to wake up at.
-    assert row["wake_at"] == row["joined_at"] + timedelta(days=60) < row["next_change_at"]
+    # No step of the rules' level, but one of the shown level.
+    assert row["wake_at"] == row["next_change_at"] == row["joined_at"] + timedelta(days=60)
+    assert row["next_level"] == "highly_engaged"
     await scene.shift(timedelta(days=10))
     assert await scene.evaluate() == 1
     row = await scene.engagement(member)
