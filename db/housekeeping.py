@@ -1,5 +1,7 @@
 """Remove what has served its time: a little at a time, by one worker at a time.
 
+Beside that, the latest run's summary gets what Claude has done since.
+
 Nothing removes rows of the histories or of the thresholds. Texts stay: there are few, shared by
 all members.
 """
@@ -10,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from db import leases
+from db import leases, runs
 from db.pool import Connection, Pool, transaction
 from db.runs import JOB
 
@@ -104,6 +106,8 @@ async def housekeep_once(pool: Pool, owner: UUID) -> dict[str, int]:
     async with transaction(pool) as connection:
         if await leases.take(connection, LEASE, owner, LEASE_TTL) is None:
             return {}
+    async with transaction(pool) as connection:
+        await runs.keep_claude_figures(connection)
     async with transaction(pool) as connection:
         return await housekeep(connection)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from db import claude_usage, offsets
@@ -70,6 +70,14 @@ RETURNING r.claude_before::text"""
 ADD_CLAUDE: Final = """
 UPDATE batch_run SET summary = summary || $3::jsonb WHERE job = $1 AND slot = $2
 RETURNING summary::text"""
+
+SELECT_ENDED: Final = """
+SELECT slot, claude_before::text FROM batch_run
+WHERE job = $1 AND slot < $2 AND status <> 'running' ORDER BY slot DESC LIMIT 1"""
+
+KEEP_CLAUDE: Final = """
+UPDATE batch_run SET summary = summary || $3::jsonb
+WHERE job = $1 AND slot = $2 AND NOT summary @> $3::jsonb"""
 
 SELECT_RUNS: Final = """
 SELECT r.slot, r.status, r.started_at, r.finished_at, r.summary::text,
@@ -150,6 +158,7 @@ async def due_slot(
         before = await claude_usage.totals(connection)
         await connection.execute(KEEP_CLAUDE_BEFORE, JOB, slot, before.to_json())
         await connection.execute(SUPERSEDE, JOB, slot)
+        await _keep_claude_figures(connection, slot, before)
         await connection.execute(ADD_PAGES, JOB, slot)
     running: datetime | None = await connection.fetchval(SELECT_RUNNING, JOB)
     return running
@@ -158,7 +167,7 @@ async def due_slot(
 async def end(connection: Connection, slot: datetime) -> Mapping[str, Any] | None:
     """End the run if no page is left; its summary for whoever ended it, else None.
 
-    With what Claude did so far.
+    With what Claude did so far; `keep_claude_figures` adds what it does from now on.
     """
     row = await connection.fetchrow(END_RUN, JOB, slot)
     if row is None:
@@ -167,6 +176,23 @@ async def end(connection: Connection, slot: datetime) -> Mapping[str, Any] | Non
     text = await connection.fetchval(ADD_CLAUDE, JOB, slot, json.dumps(figures))
     summary: Mapping[str, Any] = json.loads(text)
     return summary
+
+
+async def keep_claude_figures(connection: Connection) -> None:
+    """Bring Claude's figures in the latest summary up to date: answers come after the last page.
+
+    Idempotent. Those of a run that another has followed stand still.
+    """
+    running = await connection.fetchval(SELECT_RUNNING, JOB)
+    if running is None:
+        totals = await claude_usage.totals(connection)
+        await _keep_claude_figures(connection, datetime.max.replace(tzinfo=UTC), totals)
+
+
+async def _keep_claude_figures(connection: Connection, before: datetime, totals: Totals) -> None:
+    row = await connection.fetchrow(SELECT_ENDED, JOB, before)
+    if row is not None and (figures := _claude_figures(row[1], totals)):
+        await connection.execute(KEEP_CLAUDE, JOB, row[0], json.dumps(figures))
 
 
 async def latest(connection: Connection, limit: int) -> list[RunStatus]:

@@ -208,7 +208,7 @@ class Settings(BaseModel):
     )  # fmt: skip
     claude_daily_tokens: int = Field(
         20_000_000, ge=0, validation_alias=_ours("CLAUDE_DAILY_TOKENS"),
-        description="Tokens a day (UTC), in and out",
+        description="Tokens a day (UTC), in and out; 3,000 are set aside for each call under way",
     )  # fmt: skip
 
     # HTTP.

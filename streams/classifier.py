@@ -21,7 +21,7 @@ from db.explanations import explanation_ids
 from db.pool import Connection, Pool, transaction
 from db.verdict_queue import Claim
 from service.classifier.asking import Asker, CallFailed, Failure, Reply
-from service.classifier.breaker import Breaker
+from service.classifier.breaker import MAX_WISHED_S, Breaker
 from service.classifier.claude import RESERVED_TOKENS
 from service.classifier.guard import Fault, Verdict, check
 from service.classifier.metrics import CLAUDE_METRICS
@@ -301,9 +301,13 @@ def _unexpected(error: Exception) -> CallFailed:
 
 
 def wait_after(failure: CallFailed, failures_before: int) -> float:
-    """Seconds until a situation is tried again: doubling, heeding the server's wish, bounded."""
+    """Seconds until a situation is tried again: doubling, heeding the server's wish, bounded.
+
+    Whatever longer wish was told, the breaker finds out when it is over.
+    """
     first_s, most_s = FIRST_WAIT_S, MAX_WAIT_S
     if failure.failure is Failure.REJECTED:
         first_s, most_s = FIRST_WAIT_REJECTED_S, MAX_WAIT_REJECTED_S
     doubled_s = first_s * 2.0 ** min(failures_before, 16)
-    return min(most_s, max(doubled_s, failure.retry_after_s or 0.0))
+    wished_s = min(MAX_WISHED_S, failure.retry_after_s or 0.0)
+    return min(most_s, max(doubled_s, wished_s))

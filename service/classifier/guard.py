@@ -45,6 +45,9 @@ class Verdict(NamedTuple):
     texts: Texts
 
 
+# Why a complete answer may have stopped: mostly for the call. For any other reason it was cut off.
+_ENDED: Final = ("tool_use", "end_turn", "stop_sequence", None)
+
 # What Claude is told when it is asked once more.
 FAULT_MESSAGES: Final = {
     Fault.REFUSAL: "it was declined.",
@@ -168,11 +171,10 @@ def check(reply: Reply, situation: Situation) -> Verdict | Fault:
 def _answer_in(reply: Reply) -> Answer | Fault:
     fault = _first(
         (reply.stop_reason == "refusal", Fault.REFUSAL),
-        (reply.stop_reason == "max_tokens", Fault.CUT_OFF),
+        (reply.stop_reason not in _ENDED, Fault.CUT_OFF),
         (not reply.calls, Fault.NO_CALL),
         (len(reply.calls) > 1, Fault.SEVERAL_CALLS),
         (any(call.name != TOOL_NAME for call in reply.calls), Fault.WRONG_TOOL),
-        (reply.stop_reason != "tool_use", Fault.CUT_OFF),
     )
     if fault is not None:
         return fault

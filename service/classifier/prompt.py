@@ -59,7 +59,9 @@ Both texts:
 - give dates only as placeholders and never as "x days ago": they are read for weeks
 - give a number only if the message states it
 - are plain English sentences, at most {most} characters: no mark-up, list, link, address or emoji
-{{member}} is the member's name and belongs in admin_explanation only."""
+{{member}} is the member's name and belongs in admin_explanation only.
+
+(Version {version} of these instructions.)"""
 
 _REASONS: Final = {
     Reason.FREQUENT_ATTENDANCE: "enough events attended for the highest level",
@@ -91,6 +93,7 @@ def system_text(thresholds: Thresholds) -> str:
         new=thresholds.new_member_days,
         silent=thresholds.inactive_after_days,
         most=MAX_LENGTH,
+        version=PROMPT_VERSION,
     )
 
 

@@ -29,24 +29,27 @@ async def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print them; nothing is changed."""
     async with connected(settings, "status") as connection:
         await migrate.require_current(connection)
-        latest = await runs.latest(connection, RUNS)
-        failures = await run_pages.failures(connection, latest[0].slot) if latest else {}
+        latest = [
+            (run, list((await run_pages.failures(connection, run.slot)).values()))
+            for run in await runs.latest(connection, RUNS)
+        ]
     if as_json:
-        for run in latest:
-            click.echo(msgspec.json.encode(run._asdict()).decode())
+        for run, failures in latest:
+            failed = [failure._asdict() for failure in failures]
+            click.echo(msgspec.json.encode(run._asdict() | {"failures": failed}).decode())
         return
     if not latest:
         click.echo("no run yet: the first is at the next slot of ENGAGEMENT_RECOMPUTE_CRON")
         return
-    for run in latest:
+    for run, failures in latest:
         _show(run)
-    for failure in failures.values():
-        click.echo(_sentence(failure))
+        for failure in failures:
+            click.echo(_sentence(run, failure))
 
 
 def _show(run: RunStatus) -> None:
     click.echo(f"{instant(run.slot)}  {run.status}")
-    if run.status == "running":
+    if run.status in ("running", "superseded"):
         click.echo(
             f"  pages: {run.pages}, surveyed {run.pages_surveyed}, done {run.pages_done}; "
             f"chunks: {run.chunks}, done {run.chunks_done}; "
@@ -72,11 +75,8 @@ def _plain(name: str, figure: Any) -> str:
     return f"{figure:.4f}" if name == "claude_cost_usd" else str(figure)
 
 
-def _sentence(failure: Failure) -> str:
-    what = (
-        "given up"
-        if failure.attempts >= MAX_ATTEMPTS
-        else f"tried again at {instant(failure.retry_at)}"
-    )
+def _sentence(run: RunStatus, failure: Failure) -> str:
+    is_over = failure.attempts >= MAX_ATTEMPTS or run.status != "running"
+    what = "given up" if is_over else f"tried again at {instant(failure.retry_at)}"
     times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
     return f"  {failure.org_id} failed {times}, {what}: {shown(failure.error)}"

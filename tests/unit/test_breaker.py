@@ -5,6 +5,7 @@ from prometheus_client import REGISTRY
 
 from service.classifier.asking import CallFailed, Failure
 from service.classifier.breaker import FIRST_PAUSE_S, MAX_PAUSE_S, Breaker
+from streams.classifier import wait_after
 
 
 class Clock:
@@ -63,6 +64,24 @@ def test_a_limit_opens_at_once_for_as_long_as_wished_within_reason(
     assert breaker.permits(8) == 0
     clock.now += 0.1
     assert breaker.permits(8) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "retry_after_s", "failed_before", "wait_s"),
+    [
+        (Failure.RATE_LIMITED, None, 0, 15.0),
+        (Failure.RATE_LIMITED, 40.0, 0, 40.0),
+        # Whoever was told to wait is not left behind when the others are answered again.
+        (Failure.RATE_LIMITED, 3_600.0, 0, 60.0),
+        (Failure.SERVER_ERROR, 900.0, 3, 120.0),
+        (Failure.TIMEOUT, None, 40, 600.0),
+        (Failure.REJECTED, None, 0, 3_600.0),
+    ],
+)
+def test_a_situation_waits_as_long_as_wished_within_reason(
+    kind: Failure, retry_after_s: float | None, failed_before: int, wait_s: float
+) -> None:
+    assert wait_after(failure(kind, retry_after_s), failed_before) == wait_s
 
 
 def test_one_probe_decides(breaker: Breaker, clock: Clock) -> None:

@@ -57,6 +57,11 @@ def test_a_good_answer_passes() -> None:
     assert verdict.texts.admin == GOOD["admin_explanation"]
 
 
+@pytest.mark.parametrize("stop_reason", ["tool_use", "end_turn", "stop_sequence", None])
+def test_a_complete_call_counts_whatever_it_ended_for(stop_reason: str | None) -> None:
+    assert isinstance(check(reply(stop_reason=stop_reason), SITUATION), Verdict)
+
+
 def test_white_space_is_tidied() -> None:
     verdict = check(reply(user_explanation="  It is good\n to have you with\t{org}. "), SITUATION)
     assert isinstance(verdict, Verdict)
@@ -68,7 +73,8 @@ def test_white_space_is_tidied() -> None:
     [
         (reply(stop_reason="refusal", calls=0), Fault.REFUSAL),
         (reply(stop_reason="max_tokens"), Fault.CUT_OFF),
-        (reply(stop_reason="end_turn"), Fault.CUT_OFF),
+        (reply(stop_reason="pause_turn"), Fault.CUT_OFF),
+        (reply(stop_reason="model_context_window_exceeded", calls=0), Fault.CUT_OFF),
         (reply(stop_reason="end_turn", calls=0), Fault.NO_CALL),
         (reply(stop_reason=None, calls=0), Fault.NO_CALL),
         (reply(calls=2), Fault.SEVERAL_CALLS),

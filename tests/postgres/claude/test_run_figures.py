@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from db.daily import Daily
 from db.evaluating import Evaluating, RulesJudge
 from db.evaluation import CaseReader
 from db.explanations import ExplanationCache
-from db.housekeeping import housekeep
+from db.housekeeping import housekeep, housekeep_once
 from db.pool import acquired, transaction
 from db.survey import Judging
 from service.classifier.keys import key_tag
@@ -61,6 +62,13 @@ async def status_of(scene: Scene) -> list[runs.RunStatus]:
         return await runs.latest(connection, 10)
 
 
+async def stored(scene: Scene, number: int) -> dict[str, Any]:
+    """Claude's figures in the table, of the run of a day."""
+    slot = scene.started_at + timedelta(days=number)
+    row = await scene.row("SELECT summary::text FROM batch_run WHERE slot = $1", slot)
+    return claude_in(json.loads(row[0]))
+
+
 def claude_in(summary: Mapping[str, Any] | None) -> dict[str, Any]:
     assert summary is not None
     return {name: figure for name, figure in summary.items() if name.startswith("claude_")}
@@ -82,6 +90,11 @@ async def test_figures_go_to_the_end_and_in_the_status_to_the_next_run(
     scene.fake.play(Act.SERVER_ERROR)
     await five_situations(scene)
     await scene.classifier().run_once()
+    # In the table they are brought up to date now and then, and when the next run begins.
+    assert (await stored(scene, 1)) == NONE
+    await housekeep_once(scene.pool, uuid4())
+    kept = await stored(scene, 1)
+    assert (kept["claude_calls"], kept["claude_hits"]) == (5, 0)
     await scene.evaluate()
     first = claude_in((await status_of(scene))[0].summary)
     assert first["claude_calls"] == 5
@@ -98,6 +111,7 @@ async def test_figures_go_to_the_end_and_in_the_status_to_the_next_run(
     assert (await run_daily(scene, 2)) is not None
     await scene.execute("UPDATE verdict SET due_at = clock_timestamp()")
     await scene.classifier().run_once()
+    assert await stored(scene, 1) == first
     second, first_again = await status_of(scene)
     assert claude_in(first_again.summary) == first
     assert second.summary["claude_calls"] == 1
