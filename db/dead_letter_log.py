@@ -49,6 +49,7 @@ SELECT {_COLUMNS} {_CHOSEN} ORDER BY failed_at DESC, topic, partition, "offset" 
 # In the order of the topics, so that what came first is sent again first.
 SELECT_IN_ORDER: Final = f"""
 SELECT {_COLUMNS} {_CHOSEN} AND (topic, partition, "offset") > ($8, $9::int, $10::bigint)
+  AND ($11::timestamptz IS NULL OR failed_at <= $11)
 ORDER BY topic, partition, "offset" LIMIT $7"""
 
 MARK_REPLAYED: Final = """
@@ -72,11 +73,19 @@ async def newest(connection: Connection, choice: Choice, limit: int) -> list[Sto
 
 
 async def in_order(
-    connection: Connection, choice: Choice, limit: int, after: StoredDeadLetter | None
+    connection: Connection,
+    choice: Choice,
+    limit: int,
+    after: StoredDeadLetter | None,
+    *,
+    until: datetime | None = None,
 ) -> list[StoredDeadLetter]:
-    """The next ones by topic, partition and offset, `after` the last one seen."""
+    """The next ones by topic, partition and offset, `after` the last one seen.
+
+    None that came later than `until`.
+    """
     last = ("", -1, -1) if after is None else after.letter[:3]
-    rows = await connection.fetch(SELECT_IN_ORDER, *choice, limit, *last)
+    rows = await connection.fetch(SELECT_IN_ORDER, *choice, limit, *last, until)
     return [_stored(row) for row in rows]
 
 

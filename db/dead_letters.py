@@ -36,7 +36,7 @@ SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[]
 ON CONFLICT (topic, partition, "offset") DO UPDATE
 SET code = excluded.code, message = excluded.message, key = excluded.key, value = excluded.value,
     headers = excluded.headers, org_id = excluded.org_id, user_id = excluded.user_id,
-    failed_at = excluded.failed_at, published_at = NULL, replayed_at = NULL
+    failed_at = excluded.failed_at, published_at = NULL, replayed_at = NULL, erased_at = NULL
 WHERE (d.key, d.value, d.headers) IS DISTINCT FROM
       (excluded.key, excluded.value, excluded.headers)"""
 

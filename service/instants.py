@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 TIME_PATTERN: Final = (
@@ -12,6 +12,9 @@ TIME_PATTERN: Final = (
 )
 # With or without an offset; a missing offset has a code of its own.
 _TIME: Final = re.compile(f"{TIME_PATTERN}?")
+_KAFKA_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def parse_instant(value: object) -> datetime:
@@ -32,6 +35,14 @@ def parse_instant(value: object) -> datetime:
         return parsed.astimezone(UTC)
     except OverflowError:
         raise ValueError("is outside the years 1 to 9999") from None
+
+
+def from_kafka(milliseconds: int) -> datetime:
+    """A record's timestamp, which may be any number: the nearest instant that there is."""
+    try:
+        return _KAFKA_EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return _FIRST if milliseconds < 0 else _LAST
 
 
 def wire_time(at: datetime) -> str:

@@ -122,13 +122,18 @@ class BatchApplier:
 
         Those that their former owner still writes to are not among the result.
         """
-        ranges = await self._ranges(tps)
+        ranges = dict(await self._ranges(tps))
         starts = {(tp.topic, tp.partition): ranges[tp][0] for tp in tps}
         async with transaction(self._pool) as connection:
             claims = await offsets.claim(
                 connection, starts, owner=self._owner, generation=generation
             )
             self._set_clock(await offsets.read_now(connection))
+        # Their former owners may have applied what came after the broker was asked.
+        next_offsets = {TP(claim.topic, claim.partition): claim.next_offset for claim in claims}
+        ahead = [tp for tp, next_offset in next_offsets.items() if next_offset > ranges[tp][1]]
+        if ahead:
+            ranges.update(await self._ranges(ahead))
         held = await self._check_claims(claims, ranges)
         for tp, claim in held.items():
             self._failures[tp] = claim.consecutive_failures

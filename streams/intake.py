@@ -13,7 +13,7 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from operator import itemgetter
 from typing import (
@@ -43,6 +43,7 @@ from service.events import (
     Instant,
     Text,
 )
+from service.instants import from_kafka
 
 Row = tuple[Any, ...]
 
@@ -80,8 +81,7 @@ class Erasure(NamedTuple):
 
 _FIRST_INSTANT: Final = datetime.min.replace(tzinfo=UTC)
 _LAST_INSTANT: Final = datetime.max.replace(tzinfo=UTC)
-_KAFKA_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_REST_OF_MILLISECOND: Final = timedelta(microseconds=999)
+_LAST_IN_MILLISECOND: Final = 999
 
 
 @dataclass(slots=True)
@@ -410,8 +410,9 @@ def _decode_one(
     """The row by the models themselves; None for an erasure. Raises DeadLetter."""
     if record.value is None and kind is InputKind.MEMBERSHIP:
         org_id, user_id = decode_erasure(record.key)
-        began_at = _KAFKA_EPOCH + timedelta(milliseconds=record.timestamp)
-        erased_at = began_at + _REST_OF_MILLISECOND
+        sent_at = from_kafka(record.timestamp)
+        last_in_it = sent_at.microsecond // 1000 * 1000 + _LAST_IN_MILLISECOND
+        erased_at = sent_at.replace(microsecond=last_in_it)
         if erased_at > latest_allowed:
             _refuse_future(decoded, erased_at)
         decoded.latest_accepted = max(decoded.latest_accepted, erased_at)

@@ -432,12 +432,12 @@ class Lanes:
         """Whether there is a backlog: more records wait in a partition than a moment brings.
 
         Batches that wait are none by themselves: there are few records in each while a steady
-        stream is kept up with.
+        stream is kept up with. Neither is what can't be read for now.
         """
         return any(
             lane.records + lane.behind >= BACKLOG_RECORDS
             for lane in self._lanes.values()
-            if not lane.stopped
+            if not lane.stopped and lane.unreadable is None
         )
 
     @property

@@ -12,6 +12,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -23,7 +24,7 @@ from faust.types import TP
 from db import offsets
 from db.offsets import Claim
 from db.pool import Pool, transaction
-from service.errors import Retryable
+from service.errors import Fenced, Retryable
 from service.metrics import METRICS
 from service.settings import Settings
 from streams.connection import client_arguments
@@ -53,7 +54,8 @@ class Positions:
     async def check(self, claims: Iterable[Claim], ranges: Ranges) -> dict[TP, Claim]:
         """The claims, moved or stopped where needed; `ranges` is first and end offset of each.
 
-        Raises Retryable, also when the broker does not show the records asked for, and Fenced.
+        Without those that another worker has claimed by now. Raises Retryable, also when the broker
+        does not show the records asked for.
         """
         held = {TP(claim.topic, claim.partition): claim for claim in claims}
         last = {
@@ -64,10 +66,13 @@ class Positions:
             and ranges[tp][0] < claim.next_offset <= ranges[tp][1]
         }
         found = await self._fingerprints(last) if last else {}
-        return {
-            tp: await self._checked(claim, ranges[tp], found.get(tp, claim.fingerprint))
-            for tp, claim in held.items()
-        }
+        checked = {}
+        for tp, claim in held.items():
+            with suppress(Fenced):
+                checked[tp] = await self._checked(
+                    claim, ranges[tp], found.get(tp, claim.fingerprint)
+                )
+        return checked
 
     async def _checked(self, claim: Claim, available: tuple[int, int], found: int | None) -> Claim:
         first, end = available

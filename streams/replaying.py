@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
-from db import dead_letter_log
+from db import dead_letter_log, offsets
 from db.dead_letter_log import Choice, StoredDeadLetter
 from db.pool import Connection
 from service.settings import Settings
@@ -25,11 +25,15 @@ async def replay(
 
     Key, value and headers are those of the record, with the header `dlq-replay-of` in addition.
     Each page is marked once the brokers have it: after a crash in between it is sent twice, which
-    changes nothing, since records have ids. Raises Retryable, NotReady.
+    changes nothing, since records have ids. What fails again meanwhile is a new dead letter, further
+    on in the same topic, and not sent once more. Raises Retryable, NotReady.
     """
     last: StoredDeadLetter | None = None
+    began_at = await offsets.read_now(connection)
     async with InputProducer(settings, list(input_topics(settings))) as producer:
-        while page := await dead_letter_log.in_order(connection, choice, PAGE, last):
+        while page := await dead_letter_log.in_order(
+            connection, choice, PAGE, last, until=began_at
+        ):
             last = page[-1]
             letters = [one for one in page if one.erased_at is None]
             for one in letters:

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from service.errors import NotReady, Retryable
+from service.instants import from_kafka
 from service.settings import Settings
 from streams.connection import away, client_arguments
 from streams.reading import guard
@@ -58,7 +59,7 @@ class Reader:
                 one.topic,
                 one.partition,
                 one.offset,
-                datetime.fromtimestamp(one.timestamp / 1000, UTC),
+                from_kafka(one.timestamp),
                 one.key,
                 one.value,
                 one.headers,

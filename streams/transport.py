@@ -122,6 +122,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             for tp, start in starts.items()
         }
 
+    def highwater(self, tp: TP) -> int:
+        """Where that ends which may be read: beyond it a producer's transaction is open.
+
+        Like Faust's own, None before anything was fetched.
+        """
+        end: int = self._ensure_consumer().last_stable_offset(tp)
+        return end
+
     async def seek_one(self, tp: TP, offset: int) -> None:
         """Seek, unless the partition is no longer ours."""
         if tp in self.assignment():

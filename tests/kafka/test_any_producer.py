@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
+import httpx2
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Message, Producer
@@ -94,6 +96,43 @@ async def test_whatever_a_broker_takes_is_read(
         assert "records_unreadable" not in worker.stderr
         assert (await asyncio.to_thread(worker.end))[0] == 0
     await connection.close()
+
+
+async def test_records_of_an_open_transaction_are_no_backlog(
+    kafka_broker: KafkaBroker, database: str, topic_prefix: str, settings: dict[str, str]
+) -> None:
+    """They can't be read yet; a worker with a backlog would leave evaluating for later."""
+    name, count = topic(topic_prefix, "ATTENDANCE"), 1_500
+    connection = await asyncpg.connect(database)
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_broker.bootstrap, transactional_id=f"{topic_prefix}open"
+    ) as producer:
+        await producer.begin_transaction()
+        for number in range(count):
+            await producer.send(name, attendance(f"open-{number}"), b"club:ada", partition=0)
+        await producer.flush()
+        with WorkerProcess(settings) as worker:
+            other = Producer({"bootstrap.servers": kafka_broker.bootstrap})
+            other.produce(name, attendance("plain"), "club:ada", partition=1)
+            assert other.flush(10) == 0
+            await until_applied(connection, {"plain"})
+            assert await lag_of(worker, name) == {0: 0.0, 1: 0.0}
+            await producer.commit_transaction()
+            await until_applied(connection, {"plain", *(f"open-{n}" for n in range(count))})
+            assert (await asyncio.to_thread(worker.end))[0] == 0
+    await connection.close()
+
+
+async def lag_of(worker: WorkerProcess, name: str) -> dict[int, float]:
+    """Lag by partition, of partitions 0 and 1, once the worker knows where both end."""
+    sample = re.compile(rf'engagement_lag_records{{partition="([01])",topic="{name}"}} (\S+)')
+    async with asyncio.timeout(30), httpx2.AsyncClient() as client:
+        while True:
+            text = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
+            found = {int(partition): float(lag) for partition, lag in sample.findall(text)}
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.2)
 
 
 BIG: Final = 3_000_000

@@ -27,6 +27,7 @@ from streams.applying import BatchApplier
 from streams.batches import SMALL_BATCH, Batch
 from streams.intake import decode_batch
 from streams.lanes import Reached
+from streams.positions import CheckClaims, Positions
 
 TOPIC, PARTITIONS = "attendance", 6
 MEMBERSHIPS = "memberships"
@@ -117,7 +118,18 @@ async def _all_hold(claims: Iterable[Claim], _: object) -> dict[TP, Claim]:
     return {TP(claim.topic, claim.partition): claim for claim in claims}
 
 
-def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
+def _unread(check: CheckClaims) -> CheckClaims:
+    """There is no broker here that shows the last records."""
+
+    async def unread(claims: Iterable[Claim], ranges: Any) -> dict[TP, Claim]:
+        return await check([claim._replace(fingerprint=None) for claim in claims], ranges)
+
+    return unread
+
+
+def _applier(
+    pool: Pool, ids: MemberIds, *, ranges: Any = _ranges, check_claims: CheckClaims = _all_hold
+) -> BatchApplier:
     return BatchApplier(
         pool,
         ids,
@@ -126,8 +138,8 @@ def _applier(pool: Pool, ids: MemberIds) -> BatchApplier:
         max_future_skew=timedelta(minutes=5),
         max_consecutive_failures=100,
         erasure_memory=timedelta(days=30),
-        ranges=_ranges,
-        check_claims=_all_hold,
+        ranges=ranges,
+        check_claims=check_claims,
         marked=lambda: None,
     )
 
@@ -315,6 +327,55 @@ async def test_an_erasure_takes_what_was_recorded_in_its_millisecond(scene: Scen
     tombstone = Record(0, None, b"club:ada", int(NOW.timestamp() * 1000) + 276)
     await scene.applier.apply(claims[tp], Batch(*tp, 0, 1, [tombstone]), doubtful=False)
     assert await scene.facts() == [("ada", "event-1", "attended")]
+
+
+@pytest.mark.parametrize("timestamp", [-(10**17), -(2**63), -1, 10**17, 2**63 - 1])
+async def test_a_tombstone_of_any_time_passes(scene: Scene, timestamp: int) -> None:
+    tp = TP(MEMBERSHIPS, 0)
+    claims = await scene.applier.claim([tp], 1)
+    records = [Record(0, None, b"club:ada", timestamp), Record(1, None, b"club:ben", 0)]
+    reached = await scene.applier.apply(claims[tp], Batch(*tp, 0, 2, records), doubtful=False)
+    assert reached == Reached(2, stopped=False)
+    codes = [row[0] for row in await scene.connection.fetch("SELECT code FROM dead_letter")]
+    assert codes == (["future_dated"] if timestamp > 0 else [])
+
+
+async def test_an_owner_that_goes_on_while_its_partition_is_claimed_stops_nobody(
+    database: str, scene: Scene
+) -> None:
+    """The broker was asked before the former owner applied what came since."""
+    settings = load_settings({"DATABASE_URL": database})
+    asked = []
+
+    async def ranges(tps: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
+        asked.append(set(tps))
+        if len(asked) == 1:
+            await scene.apply(batch(0, record(0, "ada")))
+            return dict.fromkeys(tps, (0, 0))
+        return dict.fromkeys(tps, (0, 1))
+
+    check = Positions(scene.pool, settings).check
+    applier = _applier(scene.pool, MemberIds(), ranges=ranges, check_claims=_unread(check))
+    tps = [TP(TOPIC, number) for number in range(PARTITIONS)]
+    claims = await applier.claim(tps, 2)
+    assert asked == [set(tps), {TP(TOPIC, 0)}]
+    assert {tp: (c.next_offset, c.stopped_at) for tp, c in claims.items()} == {
+        tp: (1 if tp.partition == 0 else 0, None) for tp in tps
+    }
+    assert await scene.connection.fetchval("SELECT count(*) FROM incident") == 0
+
+
+async def test_claims_that_are_lost_while_they_are_checked_are_left_out(
+    database: str, scene: Scene
+) -> None:
+    check = Positions(scene.pool, load_settings({"DATABASE_URL": database})).check
+    claims = list(scene.claims.values())
+    await scene.claim()
+    ranges = {TP(TOPIC, number): (5 if number == 3 else 0, 9) for number in range(PARTITIONS)}
+    # That records are lost has to be written down, by whoever has the claim.
+    held = await check(claims, ranges)
+    assert sorted(tp.partition for tp in held) == [0, 1, 2, 4, 5]
+    assert await scene.connection.fetchval("SELECT count(*) FROM incident") == 0
 
 
 async def test_a_bad_record_is_refused_and_nothing_else(scene: Scene) -> None:

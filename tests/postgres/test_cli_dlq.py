@@ -7,13 +7,16 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import pytest
 
 from db import dead_letters
+from db.dead_letter_log import Choice
 from db.dead_letters import DeadLetterRow
+from service.settings import load_settings
+from streams import replaying
 from tests.command import done, engagement, settings_for
 
 ATTENDANCE, RSVP = "test.attendance", "test.rsvp"
@@ -229,3 +232,40 @@ async def test_no_database_and_a_wrong_password(postgres_server: Any, database: 
     assert (found.returncode, "does not exist: create it" in found.stderr) == (1, True)
     away = await asyncio.to_thread(engagement, "dlq", "list", settings=settings_for())
     assert (away.returncode, "is it running" in away.stderr) == (1, True)
+
+
+async def test_what_fails_again_is_not_sent_once_more(
+    connection: asyncpg.Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies further on in the same partition, before the replay comes to its end."""
+    other = await asyncpg.connect(database)
+    sent: list[bytes | None] = []
+
+    class Producer:
+        """In place of topics: a worker refuses whatever is sent, at once."""
+
+        def __init__(self, *_: object) -> None:
+            self.end = 1_000
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            await other.close()
+
+        async def send(self, topic: str, key: bytes | None, value: bytes | None, _: object) -> None:
+            sent.append(value)
+            assert len(sent) <= len(LETTERS)
+            self.end += 1
+            await dead_letters.insert(
+                other, [DeadLetterRow(topic, 1, self.end, "schema", "again", key, value, [])]
+            )
+
+        async def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(replaying, "InputProducer", Producer)
+    monkeypatch.setattr(replaying, "PAGE", 2)
+    replayed = replaying.replay(load_settings({"DATABASE_URL": database}), connection, Choice())
+    assert [one.letter.value async for one in replayed] == sent
+    assert sent == [letter.value for letter in LETTERS]

@@ -121,6 +121,21 @@ OF_OTHERS = {
 }
 
 
+async def test_a_dead_letter_that_is_read_again_can_be_erased_again(database: str) -> None:
+    """A topic that was made anew is read from its first record, by the same offsets."""
+    bad = letter(7, f"{ORG}:{ADA}".encode(), b'{"phone": 1}', ORG, ADA)
+    async with simulation(database, NOW) as world:
+        for day in range(2):
+            await world.set_clock(NOW + days(day))
+            async with transaction(world.pool) as connection:
+                await dead_letters.insert(connection, [bad])
+            row = (await world.fetch("SELECT * FROM dead_letter"))[0]
+            assert (row["value"], row["erased_at"]) == (bad.value, None)
+            await erase(world)
+            row = (await world.fetch("SELECT * FROM dead_letter"))[0]
+            assert (row["key"], row["value"], row["erased_at"]) == (None, None, world.now)
+
+
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["last organisation", "one of two"])
 async def test_dead_letters_go_with_whom_they_are_about(database: str, elsewhere: bool) -> None:
     """Not all that have the id somewhere: a short one stands in times and in ids of events."""

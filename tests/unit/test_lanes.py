@@ -94,6 +94,15 @@ async def test_records_that_wait_on_the_topic_are_a_backlog(lanes: Lanes) -> Non
     assert not lanes.is_saturated
 
 
+async def test_what_cannot_be_read_is_no_backlog(lanes: Lanes) -> None:
+    """It may stay so for days, in which members are evaluated at full speed."""
+    lanes.saw_end(PARTS[1], 1_500)
+    lanes.unreadable(PARTS[1], ValueError("corrupt"))
+    assert not lanes.is_saturated
+    lanes.saw_end(PARTS[0], 1_500)
+    assert lanes.is_saturated
+
+
 async def test_nothing_stands_still_while_the_database_turns_a_batch_away(
     lanes: Lanes, database: Database
 ) -> None:
