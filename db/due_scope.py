@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from db.due import Causes
@@ -35,6 +35,16 @@ UNION ALL
 UNION ALL
 SELECT e.member_id, NULL FROM engagement e
 WHERE e.member_id = ANY ($1::bigint[]) AND e.wake_at <= engagement_now()"""
+
+
+SELECT_MARKED: Final = "SELECT member_id FROM due_member WHERE member_id = ANY ($1::bigint[])"
+
+
+async def due_of(connection: Connection, member_ids: Collection[int]) -> set[int]:
+    """Those of these members who are due; their marks stay."""
+    ids = sorted(member_ids)
+    marked = await connection.fetch(SELECT_MARKED, ids)
+    return {row[0] for row in [*marked, *await connection.fetch(SELECT_OTHERWISE_DUE, ids)]}
 
 
 async def take_of(connection: Connection, members: Mapping[int, object], *, force: bool) -> Causes:

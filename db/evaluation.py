@@ -71,22 +71,12 @@ SELECT_ORGANIZATIONS: Final = f"""
 SELECT w.org_id, {_ORGANIZATION}
 FROM unnest($1::text[]) AS w (org_id) {_OF_ORGANIZATION}"""  # noqa: S608 - made of constants
 
-# Members, then their organisations: a statement of their own would take as long again.
-LOCK: Final = f"""
-WITH locked AS MATERIALIZED (
-    SELECT member_id, org_id FROM engagement WHERE member_id = ANY ($1::bigint[])
-    ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED
-)
-SELECT member_id, engagement_now(), org_id,
-       NULL, NULL, NULL::timestamptz,
-       NULL::int, NULL::int, NULL::int, NULL::int, NULL::int, NULL::int
-FROM locked
-UNION ALL
-SELECT NULL, engagement_now(), w.org_id, {_ORGANIZATION}
-FROM (SELECT DISTINCT org_id FROM locked) AS w {_OF_ORGANIZATION}"""  # noqa: S608 - made of constants
+LOCK: Final = """
+SELECT member_id, org_id, engagement_now() FROM engagement WHERE member_id = ANY ($1::bigint[])
+ORDER BY member_id FOR NO KEY UPDATE SKIP LOCKED"""
 
 # Dates reach back one window before the last evaluation, so that it can be said when a level began.
-SELECT_CASES: Final = """
+SELECT_CASES: Final = r"""
 SELECT e.member_id, e.org_id, m.user_id, e.revision, e.computed_at,
        e.level, e.computed_level, e.previous_level, e.level_since, e.reason, e.computed_source,
        e.events_attended_90d, e.last_attended_at, e.rsvp_count_90d, e.last_rsvp_at,
@@ -97,7 +87,7 @@ SELECT e.member_id, e.org_id, m.user_id, e.revision, e.computed_at,
        e.rules_level, e.verdict_key,
        s.status, s.joined_at,
        a.recent, a.event_ids, a.before, a.first, r.recent, r.before, r.first, p.recent, p.before,
-       s.left_at
+       s.left_at, coalesce(array_to_string(e.counted_event_ids, E'\n'), '')
 FROM unnest($1::bigint[], $2::interval[]) AS w (member_id, history)
 JOIN engagement e ON e.member_id = w.member_id
 JOIN member m ON m.member_id = w.member_id
@@ -143,7 +133,10 @@ class OrganizationState(NamedTuple):
 
 
 class MemberCase(NamedTuple):
-    """One member as read: who, what was published, and what decides now."""
+    """One member as read: who, what was published, and what decides now.
+
+    `evidence`: ids of the counted events as stored, a line each.
+    """
 
     member_id: int
     subject: Subject
@@ -152,6 +145,7 @@ class MemberCase(NamedTuple):
     has_membership: bool
     has_left: bool
     attended_events: Sequence[tuple[datetime, str]]
+    evidence: str
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -170,13 +164,16 @@ class Locked(NamedTuple):
 
 
 async def lock(connection: Connection, member_ids: Collection[int]) -> Locked | None:
-    """Lock those members that nobody else holds; None where there is nobody."""
+    """Lock those members that nobody else holds; None where there is nobody.
+
+    Their organisations are read by a statement of its own, which sees all that whoever held a
+    member before has seen: the one that locks gets newer rows of members than of anything else.
+    """
     rows = await connection.fetch(LOCK, sorted(member_ids))
     if not rows:
         return None
-    members = {row[0]: row[2] for row in rows if row[0] is not None}
-    organizations = {row[2]: _organization(row[3:]) for row in rows if row[0] is None}
-    return Locked(members, organizations, rows[0][1])
+    members = {row[0]: row[1] for row in rows}
+    return Locked(members, await read_organizations(connection, members.values()), rows[0][2])
 
 
 async def lock_one(connection: Connection, org_id: str, user_id: str) -> int | None:
@@ -242,7 +239,7 @@ class CaseReader:
         events = list(zip(row[34] or (), row[35] or (), strict=True))
         subject = Subject(org_id, user_id, organization.name)
         return MemberCase(
-            member_id, subject, standing, case, has_membership, row[32] == "left", events
+            member_id, subject, standing, case, has_membership, row[32] == "left", events, row[44]
         )
 
     def _standing(self, row: Any) -> Standing:

@@ -8,7 +8,10 @@ from typing import Final, NamedTuple
 
 from db.pool import Connection
 
-DELETE_SENT: Final = "DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[])"
+# By its instant as well: a standby in the place of a lost server may lack the latest rows, and
+# gives their numbers to others.
+DELETE_SENT: Final = """
+DELETE FROM outbox WHERE outbox_id = ANY ($1::bigint[]) AND created_at = ANY ($2::timestamptz[])"""
 
 # What is read may not be on the disk yet, since evaluations do not wait for it: this commit does,
 # and writes something even where nothing is deleted, because it would not wait else. The snapshot
@@ -17,8 +20,9 @@ NEXT_PAGE: Final = f"""
 WITH deleted AS ({DELETE_SENT})
 SELECT outbox_id, revision, created_at, message_key, level_body, change_body,
        (SELECT pg_logical_emit_message(true, 'outbox', ''))
-FROM outbox WHERE outbox_id NOT IN (SELECT unnest($1::bigint[]))
-ORDER BY outbox_id LIMIT $2"""  # noqa: S608 - made of constants
+FROM outbox
+WHERE outbox_id NOT IN (SELECT unnest($1::bigint[])) OR created_at <> ALL ($2::timestamptz[])
+ORDER BY outbox_id LIMIT $3"""  # noqa: S608 - made of constants
 
 SELECT_CLOCK_MS: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -41,19 +45,34 @@ class OutboxRow(NamedTuple):
     change_body: bytes | None
 
 
-async def next_page(connection: Connection, sent: Sequence[int], limit: int) -> list[OutboxRow]:
+class Sent(NamedTuple):
+    """Rows that Kafka has acknowledged: their numbers, and the instants they are of."""
+
+    outbox_ids: Sequence[int]
+    instants: Sequence[datetime]
+
+
+NOTHING_SENT: Final = Sent((), ())
+
+
+def sent_of(rows: Sequence[OutboxRow]) -> Sent:
+    """What to hand in once these are acknowledged."""
+    return Sent([row.outbox_id for row in rows], list({row.created_at for row in rows}))
+
+
+async def next_page(connection: Connection, sent: Sent, limit: int) -> list[OutboxRow]:
     """The oldest rows, once those that Kafka has acknowledged are deleted. Idempotent.
 
     Of one member they come in revision order, since its row was locked. No crash takes them back:
     call it outside any transaction, so that its commit has waited for the disk.
     """
-    return [OutboxRow(*row[:6]) for row in await connection.fetch(NEXT_PAGE, sent, limit)]
+    return [OutboxRow(*row[:6]) for row in await connection.fetch(NEXT_PAGE, *sent, limit)]
 
 
-async def delete_sent(connection: Connection, sent: Sequence[int]) -> None:
+async def delete_sent(connection: Connection, sent: Sent) -> None:
     """Forget rows that Kafka has acknowledged. Idempotent."""
-    if sent:
-        await connection.execute(DELETE_SENT, sent)
+    if sent.outbox_ids:
+        await connection.execute(DELETE_SENT, *sent)
 
 
 async def clock_ms(connection: Connection) -> int:

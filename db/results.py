@@ -98,8 +98,10 @@ async def write_results(
     `explanations`: id of every pair of texts that occurs. Needs a connection prepared by
     `db.evaluation.prepare_connection`.
     """
-    changed = [r for r in results if _differs(r)]
-    unchanged = [r for r in results if not _differs(r)]
+    changed: list[Result] = []
+    unchanged: list[Result] = []
+    for result in results:
+        (changed if _differs(result) else unchanged).append(result)
     await _insert_override_actions(connection, changed, recorded_at)
     others = [p for r in changed for p in _publications(r, but_last=_tells_state(r))]
     await _insert_publications(connection, others, recorded_at)
@@ -143,7 +145,16 @@ def _differs(result: Result) -> bool:
         or before.stored_override != after.stored_override
         or before.verdict_key != after.verdict_key
         or before.rules_level != after.rules_level
+        or result.member.evidence != "\n".join(_counted_events(result))
     )
+
+
+def _counted_events(result: Result) -> Sequence[str]:
+    """Ids of the latest events that count."""
+    member, as_of = result.member, result.evaluation.as_of
+    begin = as_of - member.case.thresholds.window
+    counted = [event for at, event in member.attended_events if begin < at <= as_of]
+    return counted[-MAX_EVIDENCE_EVENTS:]
 
 
 def _publications(result: Result, *, but_last: bool = False) -> Sequence[_Publication]:
@@ -212,11 +223,6 @@ def _state(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]
     published, stored = standing.published, standing.stored_override
     signals, improvement, ruling = published.signals, evaluation.improvement, evaluation.ruling
     override = None if stored is None else stored.override
-    counted = [
-        event
-        for at, event in member.attended_events
-        if evaluation.as_of - member.case.thresholds.window < at <= evaluation.as_of
-    ][-MAX_EVIDENCE_EVENTS:]
     return (
         member.member_id, standing.revision, standing.computed_at, wake_at,
         published.next_change_at, published.next_level_change_at,
@@ -236,7 +242,7 @@ def _state(result: Result, explanations: Mapping[Texts, int]) -> tuple[Any, ...]
         published.previous_level, published.next_level, published.reason,
         published.computed_source, signals.joined_at_source, published.model_version,
         None if improvement is None else improvement.level,
-        counted, standing.verdict_key,
+        _counted_events(result), standing.verdict_key,
         None if override is None else override.level,
         None if stored is None else stored.overridden_by,
         None if stored is None else stored.notes,

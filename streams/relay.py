@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from db import dead_letters, leases, outbox
 from db.dead_letters import DeadLetterRow
-from db.outbox import OutboxRow
+from db.outbox import NOTHING_SENT, OutboxRow
 from db.pool import Connection, Pool, acquired
 from service.errors import Retryable
 from service.instants import wire_time
@@ -55,6 +55,9 @@ FEW: Final = 200
 LOOK_S: Final = 0.5
 IDLE_POLL_S: Final = 1.0
 STEP_TIMEOUT_S: Final = 45.0
+# Brokers forget a fence id that nobody has started with for a week, and then the next one would
+# fence nobody (`transactional.id.expiration.ms`).
+MAX_PRODUCER_AGE_S: Final = 86_400.0
 # Dead letters may be as large as the brokers let records be, which is found out by halves.
 LETTERS: Final = 50
 MAX_LETTER_BYTES: Final = 4 * 1024 * 1024
@@ -89,10 +92,11 @@ class Relay:
         self._owner = owner
         self._wake = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
+        self._producer_started_at = 0.0
         self._fence_id: str | None = f"{settings.consumer_group}-relay"
         self._letter_bytes = MAX_LETTER_BYTES
         # What Kafka has acknowledged and the outbox still holds.
-        self._sent: list[int] = []
+        self._sent = NOTHING_SENT
         self._leased: Leased | None = None
         self._looked_for_letters_at = 0.0
         self.last_step_at: datetime | None = None
@@ -129,6 +133,8 @@ class Relay:
     async def step(self) -> int:
         """Send one page; how many messages went out. Raises Retryable or KafkaError."""
         self._wake.clear()
+        if time.monotonic() > self._producer_started_at + MAX_PRODUCER_AGE_S:
+            await self._drop_producer()
         page = await self._read_page()
         if page is not None and self._producer is None:
             # Only a producer that has started fences those before it. What was read earlier may be
@@ -142,7 +148,7 @@ class Relay:
             sent = await self._send(page)
         finally:
             renewal.cancel()
-        self._sent = [row.outbox_id for row in page.rows]
+        self._sent = outbox.sent_of(page.rows)
         if page.letters:
             async with acquired(self._pool) as connection:
                 await dead_letters.mark_published(connection, page.letters)
@@ -156,7 +162,7 @@ class Relay:
                 await self._drop_producer()
                 return None
             rows = await outbox.next_page(connection, self._sent, PAGE)
-            self._sent = []
+            self._sent = NOTHING_SENT
             letters = []
             now_s = time.monotonic()
             if not rows or now_s > self._looked_for_letters_at + LOOK_S:
@@ -251,6 +257,7 @@ class Relay:
         except TimeoutError:
             await self._give_up_fence()
             raise
+        self._producer_started_at = time.monotonic()
         log.info("relay_started", action="relay", fenced=self._fence_id is not None)
 
     async def _give_up_fence(self) -> None:

@@ -25,8 +25,8 @@ async def replay(
 
     Key, value and headers are those of the record, with the header `dlq-replay-of` in addition.
     Each page is marked once the brokers have it: after a crash in between it is sent twice, which
-    changes nothing, since records have ids. What fails again meanwhile is a new dead letter, further
-    on in the same topic, and not sent once more. Raises Retryable, NotReady.
+    changes nothing, since records have ids. What fails again meanwhile is a new dead letter, and
+    not sent once more. Raises Retryable, NotReady.
     """
     last: StoredDeadLetter | None = None
     began_at = await offsets.read_now(connection)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from db import run_pages, runs, survey
+from db import daily, run_pages, runs, survey
 from db.daily import Daily, Step
+from db.due_scope import take_of
 from db.evaluating import Evaluating
 from db.pool import acquired, transaction
 from db.survey import SURVEY_MANY_WINDOWS, SURVEY_ONE_WINDOW, Judging
@@ -443,6 +444,35 @@ async def test_who_fails_to_the_end_is_counted_and_not_confirmed(
         assert (await _until_ended(world))["failed"] == 0
         assert await world.levels() == world.expected()
         assert await world.value("SELECT count(*) FROM engagement_confirmation_exception") == 0
+
+
+async def test_a_fact_that_comes_in_between_was_not_missed_by_the_clock(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for marks and reading facts: the mark is there by then."""
+    async with simulation(database, NOW) as world:
+        await members(world, ORG, 2, ages=(5,))
+        await world.run_daily()
+        await world.set_clock(SLOT)
+        # So that both are looked at one by one.
+        await world.execute("UPDATE engagement SET last_rsvp_at = $1", NOW)
+        came = False
+
+        async def take_first(connection: Any, ids: Any, *, force: bool) -> Any:
+            nonlocal came
+            found = await take_of(connection, ids, force=force)
+            if not came:
+                came = True
+                await world.send(
+                    "attendance", org_id=ORG, user_id="user0000", event_id="another",
+                    status="attended", occurred_at=world.now - days(1),
+                )  # fmt: skip
+            return found
+
+        monkeypatch.setattr(daily, "take_of", take_first)
+        summary = await world.run_daily()
+        assert summary is not None
+        assert (summary["evaluated"], summary["missed_by_clock"]) == (2, 0)
 
 
 async def _until_ended(world: Simulation) -> Any:
