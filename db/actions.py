@@ -64,6 +64,7 @@ class OrganizationActions(Actions):
         if_revision: int | None,
     ) -> int:
         """See `MemberActions.set_override`."""
+        await erasures.keep_author(self._connection, org_id, performed_by)
         return await self._parts.overriding.set(
             self._connection,
             org_id,
@@ -85,6 +86,7 @@ class OrganizationActions(Actions):
         if_revision: int | None,
     ) -> int:
         """See `MemberActions.clear_override`."""
+        await erasures.keep_author(self._connection, org_id, performed_by)
         return await self._parts.overriding.clear(
             self._connection,
             org_id,
@@ -124,6 +126,7 @@ class OrganizationActions(Actions):
         self, org_id: str, thresholds: Thresholds, *, base_version: int, author: str, note: str
     ) -> Thresholds:
         """See `ThresholdActions.save_thresholds`."""
+        await erasures.keep_author(self._connection, org_id, author)
         return await versions.save(
             self._connection,
             org_id,

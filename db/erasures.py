@@ -22,11 +22,16 @@ from db.explanations import ExplanationCache
 from db.pool import Connection
 from db.results import Result, write_publications
 from service.erasing import Erased, receipt_of
+from service.errors import NotFound
 from service.evaluation import evaluate
 from service.expiry import close_ended
 from service.records import Cause
 
 HOLD: Final = "SELECT pg_advisory_xact_lock(erasure_lock())"
+
+HOLD_SHARED: Final = "SELECT pg_advisory_xact_lock_shared(erasure_lock())"
+IS_KNOWN: Final = """
+SELECT EXISTS (SELECT FROM member WHERE org_id = $1 AND user_id = $2)"""
 
 # Whoever was erased at this instant, or later, has nothing left from before it. In one order, so
 # that two who erase the same members wait for each other instead of locking each other out.
@@ -58,6 +63,17 @@ class Subject(NamedTuple):
 async def hold(connection: Connection) -> None:
     """Keep everybody who writes facts out; before anything of the transaction reads a member."""
     await connection.execute(HOLD)
+
+
+async def keep_author(connection: Connection, org_id: str, user_id: str) -> None:
+    """Keep erasures out while a member acts, whose name goes where only an erasure takes it from.
+
+    First in what the member does in the caller's transaction. Raises NotFound for who was erased
+    since being let in.
+    """
+    await connection.execute(HOLD_SHARED)
+    if not await connection.fetchval(IS_KNOWN, org_id, user_id):
+        raise NotFound("no such member")
 
 
 async def erase(

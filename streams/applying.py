@@ -10,7 +10,7 @@ batch, so the next attempt looks first and either goes on or does the work again
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
@@ -45,6 +45,8 @@ MAX_MESSAGE_LENGTH: Final = 500
 LOGGED_OFFSETS: Final = 10
 # Each costs a few statements, and a transaction has its time.
 MOST_TURNS: Final = 50
+# Erasures of one transaction: each goes over all dead letters, and keeps everybody else out.
+MOST_ERASURES: Final = 200
 
 
 class ClockMoved(Exception):
@@ -114,6 +116,7 @@ class BatchApplier:
             for kind in InputKind
         }
         self._failures: dict[TP, int] = {}
+        self._most_erasures = MOST_ERASURES
         # The database's clock: its last answer and when, by the monotonic clock, we got it.
         self._clock = (datetime.min.replace(tzinfo=UTC), 0.0)
 
@@ -142,15 +145,46 @@ class BatchApplier:
         return held
 
     async def apply(self, claim: Claim, batch: Batch, *, doubtful: bool) -> Reached:
-        """Apply one batch; stopped when its partition has come to the dead-letter limit."""
-        if doubtful and (reached := await self._reached(claim, batch)) is not None:
-            return reached
+        """Apply one batch; stopped when its partition has come to the dead-letter limit.
+
+        One with many erasures in parts, each in a transaction of its own.
+        """
+        reached = await self._reached(claim, batch) if doubtful else None
+        if reached is not None:
+            if reached.stopped or reached.next_offset >= batch.end:
+                return reached
+            batch = batch.since(reached.next_offset)
+        for part in self._parts(batch):
+            reached = await self._apply_part(claim, part)
+            if reached.stopped:
+                break
+        assert reached is not None
+        return reached
+
+    async def _apply_part(self, claim: Claim, batch: Batch) -> Reached:
         started = time.perf_counter()
         decoded = self._decode(batch)
         if not (decoded.is_plain and await self._apply_plain(Part(claim, batch, decoded))):
+            # Should they be too many for the time of a transaction, the next attempt takes fewer.
+            most, erasures = self._most_erasures, len(decoded.erasures)
+            if erasures:
+                self._most_erasures = max(1, erasures // 2)
             decoded = await self._apply_step_by_step(claim, batch, decoded)
+            if erasures:
+                self._most_erasures = min(MOST_ERASURES, 2 * most)
         self._count(batch, decoded, time.perf_counter() - started)
         return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in parts of so many erasures."""
+        if self._kinds[batch.topic] is InputKind.MEMBERSHIP:
+            tombstones = [r.offset for r in batch.records if r.value is None]
+            while len(tombstones) > self._most_erasures:
+                last = tombstones[self._most_erasures - 1]
+                yield batch.before(last + 1)
+                batch = batch.since(last + 1)
+                tombstones = [offset for offset in tombstones if offset > last]
+        yield batch
 
     async def _apply_plain(self, part: Part) -> bool:
         """Apply a part by one statement; False when nothing was done, and it goes step by step.

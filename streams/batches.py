@@ -18,6 +18,14 @@ class Batch(NamedTuple):
     end: int
     records: Sequence[Any]
 
+    def before(self, end: int) -> Batch:
+        """Its part before an offset."""
+        return self._replace(end=end, records=[r for r in self.records if r.offset < end])
+
+    def since(self, start: int) -> Batch:
+        """Its part from an offset on."""
+        return self._replace(start=start, records=[r for r in self.records if r.offset >= start])
+
     @property
     def is_small(self) -> bool:
         """Whether a transaction of its own would cost more than what is in it."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -17,7 +18,7 @@ from faust.types import TP
 from db import erasures, intake, plain_batches
 from db.member_ids import MemberIds
 from db.offsets import Claim
-from db.pool import Pool, acquired, open_pool, transaction
+from db.pool import Connection, Pool, acquired, open_pool, transaction
 from service.errors import Fenced, OutOfSequence, Retryable
 from service.events import InputKind
 from service.instants import wire_time
@@ -327,6 +328,44 @@ async def test_an_erasure_takes_what_was_recorded_in_its_millisecond(scene: Scen
     tombstone = Record(0, None, b"club:ada", int(NOW.timestamp() * 1000) + 276)
     await scene.applier.apply(claims[tp], Batch(*tp, 0, 1, [tombstone]), doubtful=False)
     assert await scene.facts() == [("ada", "event-1", "attended")]
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 50])
+async def test_many_erasures_take_as_many_transactions_as_they_need(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """What takes too long is tried again with fewer, and goes on where it has come to."""
+    tp, sizes = TP(MEMBERSHIPS, 0), []
+
+    async def erase_all(connection: Connection, subjects: Any, memory: timedelta) -> Any:
+        sizes.append(len(subjects))
+        if len(subjects) > most:
+            raise Retryable("a statement took too long")
+        return await erase(connection, subjects, memory)
+
+    erase = erasures.erase_all
+    monkeypatch.setattr(erasures, "erase_all", erase_all)
+    monkeypatch.setattr(applying, "MOST_ERASURES", 10)
+    scene.applier._most_erasures = 10
+    users = [f"user-{number}" for number in range(25)]
+    await scene.apply(batch(0, *(record(n, user) for n, user in enumerate(users))))
+    claims = await scene.applier.claim([tp], 1)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000) + 1_000
+    records = [Record(n, None, f"club:{user}".encode(), now_ms) for n, user in enumerate(users)]
+    records += [Record(25, b"{"), Record(26, None, b"club:zoe", now_ms)]
+    reached, attempts = None, 0
+    while reached is None:
+        attempts += 1
+        with suppress(Retryable):
+            reached = await scene.applier.apply(
+                claims[tp], Batch(*tp, 0, 30, records), doubtful=attempts > 1
+            )
+    assert reached == Reached(30, stopped=False)
+    assert await scene.facts() == []
+    assert await scene.connection.fetchval("SELECT count(*) FROM dead_letter") == 1
+    assert sum(size for size in sizes if size <= most) == 26
+    # With room again for as many as before, or on the way there.
+    assert scene.applier._most_erasures >= min(most, 10)
 
 
 @pytest.mark.parametrize("timestamp", [-(10**17), -(2**63), -1, 10**17, 2**63 - 1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from db import erasures
 from db.actions import ActionParts
 from db.pool import transaction
 from service.errors import Conflict, InvalidInput, NotFound, Refused, Stale
@@ -21,6 +22,7 @@ from tests.simulation import Simulation, simulation
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ORG, ADA = "club", "ada"
+MEMORY = timedelta(days=1)
 EAST, WEST = timezone(timedelta(hours=2)), timezone(timedelta(hours=-12))
 
 SELECT_ACTIONS = """
@@ -438,6 +440,8 @@ async def test_evaluation_never_writes_over_an_override(database: str) -> None:
 async def test_all_actions_work_as_the_role_of_the_api(database: str) -> None:
     async with simulation(database, NOW) as world:
         await member(world)
+        await world.join(ORG, "boss", NOW - days(300), role="admin")
+        await world.evaluate()
         parts = ActionParts(load_settings({"DATABASE_URL": database}))
 
         async def as_api(work: str, *, user: str = ADA, **given: Any) -> Any:
@@ -459,11 +463,64 @@ async def test_all_actions_work_as_the_role_of_the_api(database: str) -> None:
         receipt = await as_api("erase", performed_by="boss")
         assert receipt.removed["attendances"] == 1
         assert (await as_api("erase", performed_by="boss")).removed["dead letters"] == 0
-        assert await world.value("SELECT count(*) FROM member") == 0
-        assert await world.levels() == {}
+        assert await world.value("SELECT array_agg(user_id) FROM member") == ["boss"]
+        assert set(await world.levels()) == {(ORG, "boss")}
         with pytest.raises(NotFound):
             await as_api("erase", user="never.known", performed_by="boss")
         assert await world.value("SELECT count(*) FROM erasure") == 3
+
+
+@pytest.mark.parametrize("erased_first", [True, False])
+async def test_nobody_who_is_erased_while_acting_stays_named(
+    database: str, erased_first: bool
+) -> None:
+    """The author would be in a history that only an erasure may change."""
+    async with simulation(database, NOW, connections=6) as world:
+        await member(world)
+        await world.join(ORG, "boss", NOW - days(300), role="admin")
+        await world.evaluate()
+        parts = ActionParts(load_settings({"DATABASE_URL": database}))
+
+        async def act() -> None:
+            async with transaction(world.pool) as connection:
+                await parts(connection).set_override(
+                    ORG, ADA, level=Level.AT_RISK, notes="why", expires_at=None,
+                    performed_by="boss", if_revision=None,
+                )  # fmt: skip
+                if not erased_first:
+                    erasing.append(asyncio.create_task(erase_boss()))
+                    await until_somebody_waits(world)
+
+        async def erase_boss() -> None:
+            async with transaction(world.pool) as connection:
+                await erasures.erase(
+                    connection, org_id=ORG, user_id="boss", erased_at=world.now, memory=MEMORY
+                )
+                if erased_first:
+                    acting.append(asyncio.create_task(act()))
+                    await until_somebody_waits(world)
+
+        acting: list[asyncio.Task[None]] = []
+        erasing: list[asyncio.Task[None]] = []
+        if erased_first:
+            await erase_boss()
+            with pytest.raises(NotFound):
+                await acting[0]
+        else:
+            await act()
+            await erasing[0]
+        rows = await world.fetch("SELECT performed_by FROM engagement_override_history")
+        assert len(rows) == (0 if erased_first else 1)
+        assert all(row[0].startswith("erased-") for row in rows)
+
+
+async def until_somebody_waits(world: Simulation) -> None:
+    """Until some transaction waits for a lock of another."""
+    async with asyncio.timeout(10):
+        while not await world.value(  # noqa: ASYNC110
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+        ):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_transaction_that_began_earlier_does_not_turn_back_time(database: str) -> None:
