@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from service.classifier.judging import by_rules, kept_judgement
-from service.evaluation import Evaluation, evaluate
+from service.evaluation import evaluate
 from service.records import Cause
 from service.standing import (
     SYSTEM,
@@ -19,6 +19,7 @@ from service.standing import (
     Published,
     Standing,
     computed,
+    facts_differ,
     not_before,
     shown_source,
 )
@@ -30,9 +31,11 @@ def close_ended(standing: Standing, case: Case, as_of: datetime) -> Outcome:
 
     (Of who has not come back `settle` takes it together with the level.) An expiry is a change of
     its own: the level falls back to the computed one as it is at the instant of expiry, which may
-    be another than at the last evaluation: nobody may have looked in between. Whoever has a level
-    had one then, also if they have left since. Reading `case.activity` as `settle` does, it must
-    reach back one activity window before the last evaluation.
+    be another than at the last evaluation: nobody may have looked in between. What has come since,
+    facts or thresholds, is no matter of the expiry: then it is the level computed last, which has
+    been shown ever since. Whoever has a level had one then, also if they have left since. Reading
+    `case.activity` as `settle` does, it must reach back one activity window before the last
+    evaluation.
     """
     stored = standing.stored_override
     if stored is None:
@@ -45,8 +48,19 @@ def close_ended(standing: Standing, case: Case, as_of: datetime) -> Outcome:
     expired, published = stored.override, standing.published
     assert expired.expires_at is not None
     eligible = case.eligible or published.level is not None
-    then = evaluate(case._replace(override=None, eligible=eligible), expired.expires_at)
-    after = _without_override(standing, case, then)
+    known = case._replace(override=None, eligible=eligible)
+    then = evaluate(known, expired.expires_at)
+    rules_level = standing.rules_level
+    if then.ruling is None or _more_is_known(standing, known):
+        # What comes of it is found out next.
+        after = as_before(published)
+        then = then._replace(
+            signals=published.signals, next_change_at=None, next_level_change_at=None,
+            next_level=None, improvement=None,
+        )  # fmt: skip
+    else:
+        judgement = kept_judgement(standing, case, then) or by_rules(then)
+        after, rules_level = computed(standing, case, then, judgement, None), then.ruling.level
     action = OverrideAction(
         "expire", expired.level, after.computed_level, None, SYSTEM, expired.expires_at
     )
@@ -62,7 +76,7 @@ def close_ended(standing: Standing, case: Case, as_of: datetime) -> Outcome:
         revision=revision,
         computed_at=then.as_of,
         published=after,
-        rules_level=standing.rules_level if then.ruling is None else then.ruling.level,
+        rules_level=rules_level,
         stored_override=None,
     )
     return Outcome(ended, (publication,), (action,))
@@ -80,12 +94,10 @@ def _close_for_who_left(
     return Outcome(standing._replace(stored_override=None), (), (action,))
 
 
-def _without_override(standing: Standing, case: Case, then: Evaluation) -> Published:
-    if then.ruling is None:
-        # By what is known now there was no level, which is found out next.
-        return as_before(standing.published)
-    judgement = kept_judgement(standing, case, then) or by_rules(then)
-    return computed(standing, case, then, judgement, None)
+def _more_is_known(standing: Standing, case: Case) -> bool:
+    """Whether facts or thresholds are others than at the last evaluation."""
+    version = standing.published.thresholds_version
+    return version not in (None, case.thresholds.version) or facts_differ(standing, case)
 
 
 def as_before(published: Published) -> Published:

@@ -267,7 +267,7 @@ def _cause(
     known = before.published.thresholds_version
     if known is not None and after.thresholds_version not in (None, known):
         return Cause.THRESHOLDS
-    if Cause.SIGNALS in causes or first or _facts_differ(before, case):
+    if Cause.SIGNALS in causes or first or facts_differ(before, case):
         return Cause.SIGNALS
     # Who was marked for a verdict and moved by the rules alone was moved by the clock.
     if Cause.CLASSIFIER in causes and Source.CLAUDE in (
@@ -298,7 +298,7 @@ def _membership_differs(before: Standing, after: Published, case: Case) -> bool:
     )
 
 
-def _facts_differ(before: Standing, case: Case) -> bool:
+def facts_differ(before: Standing, case: Case) -> bool:
     """Whether what is known now would have given something else at the last evaluation.
 
     What was dated ahead then was foreseen by the clocks; what has come since was not.

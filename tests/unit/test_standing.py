@@ -222,6 +222,40 @@ def test_what_changes_the_level_besides_an_expiry_is_a_change_of_its_own() -> No
     assert outcome.standing.revision == 4
 
 
+def test_what_has_come_after_an_expiry_is_no_matter_of_it() -> None:
+    """Nobody looked when it expired. Reads showed what was computed last, until somebody did."""
+    before, late = overridden(NOW + DAY), NOW + 2 * DAY
+    stricter = case(1, thresholds=Thresholds(5, 2, version=1))
+    # Events of before the expiry that nobody had told by then.
+    busy = case(1, 2, 3)
+    for known, level, cause in (
+        (stricter, Level.AT_RISK, Cause.THRESHOLDS),
+        (busy, Level.HIGHLY_ENGAGED, Cause.SIGNALS),
+    ):
+        closed = close_ended(before, known, late)
+        outcome = joined(closed, settled(closed.standing, known, late, causes=()))
+        assert [p.change for p in outcome.publications] == [
+            (Level.NEW, Level.MODERATE, Cause.OVERRIDE_EXPIRED, NOW + DAY),
+            (Level.MODERATE, level, cause, late),
+        ]
+        first, last = (p.published for p in outcome.publications)
+        assert (first.thresholds_version, first.signals) == (0, before.published.signals)
+        assert (last.thresholds_version, last.level_since) == (known.thresholds.version, late)
+
+
+def test_an_expiry_that_moves_nothing_does_not_explain_what_came_later() -> None:
+    stored = StoredOverride(Override(Level.MODERATE, NOW, NOW + DAY), "admin", "because")
+    before = settled(FRESH, case(1)).standing._replace(stored_override=stored)
+    before = settled(before, case(1, override=stored.override)).standing
+    busy, late = case(1, 2, 3), NOW + 2 * DAY
+    closed = close_ended(before, busy, late)
+    outcome = joined(closed, settled(closed.standing, busy, late, causes=()))
+    assert [p.change for p in outcome.publications] == [
+        (Level.MODERATE, Level.HIGHLY_ENGAGED, Cause.SIGNALS, late)
+    ]
+    assert [action.action for action in outcome.override_actions] == ["expire"]
+
+
 def test_an_override_right_after_an_expiry_is_a_state_of_its_own() -> None:
     late = NOW + 2 * DAY
     closed = close_ended(overridden(NOW + DAY), case(1), late)
