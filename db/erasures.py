@@ -49,6 +49,7 @@ FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
     AS w (org_id, user_id, erased_at, revision)
 CROSS JOIN LATERAL erase_member(w.org_id, w.user_id, w.erased_at, w.revision, $5) AS e"""
 
+ERASE_NOW: Final = "SELECT was_known, removed::text FROM erase_member_now($1, $2, $3, $4)"
 ERASE_HERE: Final = "SELECT was_known, removed::text FROM erase_member_here($1, $2, $3)"
 
 
@@ -76,11 +77,36 @@ async def keep_author(connection: Connection, org_id: str, user_id: str) -> None
         raise NotFound("no such member")
 
 
-async def erase(
-    connection: Connection, *, org_id: str, user_id: str, erased_at: datetime, memory: timedelta
+async def erase(connection: Connection, org_id: str, user_id: str, memory: timedelta) -> Erased:
+    """Erase one member in the caller's transaction, now, with all that is known. Idempotent.
+
+    Also what was recorded after the database's time: a producer's clock may be fast.
+    """
+    return await _erase_now(connection, org_id, user_id, ERASE_NOW, (org_id, user_id), memory)
+
+
+async def erase_here(
+    connection: Connection, org_id: str, user_id: str, memory: timedelta
 ) -> Erased:
-    """Erase one member in the caller's transaction. Idempotent; see `erase_all`."""
-    return (await erase_all(connection, [Subject(org_id, user_id, erased_at)], memory))[0]
+    """`erase` for the API: a member of the organisation that the transaction was let into."""
+    return await _erase_now(connection, org_id, user_id, ERASE_HERE, (user_id,), memory)
+
+
+async def _erase_now(
+    connection: Connection,
+    org_id: str,
+    user_id: str,
+    statement: str,
+    ids: tuple[str, ...],
+    memory: timedelta,
+) -> Erased:
+    await hold(connection)
+    erased_at = await offsets.read_now(connection)
+    locked = await connection.fetch(LOCK_MEMBERS, [org_id], [user_id], [erased_at])
+    revisions = await _close(connection, {row[0]: row[1] for row in locked})
+    row = await connection.fetchrow(statement, *ids, revisions.get((org_id, user_id), 0), memory)
+    assert row is not None
+    return _erased(Subject(org_id, user_id, erased_at), row[0], row[1], revisions)
 
 
 async def erase_all(
@@ -107,21 +133,6 @@ async def erase_all(
         _erased(latest[org_id, user_id], was_known, removed, revisions)
         for org_id, user_id, was_known, removed in rows
     ]
-
-
-async def erase_here(
-    connection: Connection, org_id: str, user_id: str, memory: timedelta
-) -> Erased:
-    """Erase one member of the organisation that the transaction was let into, now. Idempotent."""
-    await hold(connection)
-    erased_at = await offsets.read_now(connection)
-    locked = await connection.fetch(LOCK_MEMBERS, [org_id], [user_id], [erased_at])
-    revisions = await _close(connection, {row[0]: row[1] for row in locked})
-    row = await connection.fetchrow(
-        ERASE_HERE, user_id, revisions.get((org_id, user_id), 0), memory
-    )
-    assert row is not None
-    return _erased(Subject(org_id, user_id, erased_at), row[0], row[1], revisions)
 
 
 async def _close(connection: Connection, members: dict[int, str]) -> dict[tuple[str, str], int]:

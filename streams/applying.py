@@ -10,6 +10,7 @@ batch, so the next attempt looks first and either goes on or does the work again
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -29,6 +30,7 @@ from db.offsets import Claim, Move, Stored
 from db.plain_batches import apply_plain
 from db.pool import Connection, Pool, acquired, transaction
 from service.decoding import is_id
+from service.erasing import Erased
 from service.errors import Fenced, Retryable
 from service.events import InputKind
 from service.metrics import METRICS
@@ -293,10 +295,13 @@ class BatchApplier:
                 # Erasing and applying records exclude each other.
                 await erasures.hold(connection)
             applied = await apply_decoded(connection, decoded, self._ids)
+            erased: list[Erased] = []
             for letters, subjects in _turns(batch, decoded):
                 await dead_letters.insert(connection, letters)
                 if subjects:
-                    await erasures.erase_all(connection, subjects, self._erasure_memory)
+                    erased += await erasures.erase_all(connection, subjects, self._erasure_memory)
+        if erased:
+            _log_erasures(batch, erased)
         self._failures[TP(batch.topic, batch.partition)] = decoded.consecutive_failures
         self._ids.remember(applied.members, applied.epoch, renewals)
         decoded.clashes += applied.clashes
@@ -378,6 +383,17 @@ async def apply_decoded(connection: Connection, decoded: Decoded, ids: MemberIds
         clashes=first.clashes + second.clashes,
         marked=first.marked + second.marked,
     )
+
+
+def _log_erasures(batch: Batch, erased: Sequence[Erased]) -> None:
+    """What a receipt says, in sum and without the ids: nobody waits for one here."""
+    removed: Counter[str] = Counter()
+    for one in erased:
+        removed.update(one.receipt.removed)
+        removed.update(one.receipt.pseudonymised)
+    log.info("members_erased", action="erase", topic=batch.topic, partition=batch.partition,
+             start=batch.start, count=len(erased), known=sum(one.was_known for one in erased),
+             **{name.replace(" ", "_"): n for name, n in sorted(removed.items())})  # fmt: skip
 
 
 def _turns(

@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 import msgspec
 
-from db import erasures, offsets
+from db import erasures
 from service.cli.ids import Id
 from service.cli.running import connected, require_members, with_settings
 from service.erasing import Erased
@@ -22,7 +22,7 @@ from service.settings import Settings
 @click.argument("user", metavar="USER", type=Id())
 @click.option("--json", "as_json", is_flag=True, help="The receipt as JSON.")
 def erase(*, org: str, user: str, as_json: bool) -> None:
-    """Forget USER in organisation ORG, and keep out what was recorded until now.
+    """Forget USER in organisation ORG: all that is known, and what was recorded until now.
 
     Repeating it does no harm. What only time removes is in the receipt.
     """
@@ -52,10 +52,5 @@ async def _erase(settings: Settings, org: str, user: str) -> Erased:
     async with connected(settings, "erase") as connection:
         await require_members(connection)
         async with connection.transaction():
-            return await erasures.erase(
-                connection,
-                org_id=org,
-                user_id=user,
-                erased_at=await offsets.read_now(connection),
-                memory=timedelta(days=settings.erasure_memory_days),
-            )
+            memory = timedelta(days=settings.erasure_memory_days)
+            return await erasures.erase(connection, org, user, memory)

@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from db import erasures, intake, plain_batches
 from db.member_ids import MemberIds
@@ -326,8 +327,13 @@ async def test_an_erasure_takes_what_was_recorded_in_its_millisecond(scene: Scen
     tp = TP(MEMBERSHIPS, 0)
     claims = await scene.applier.claim([tp], 1)
     tombstone = Record(0, None, b"club:ada", int(NOW.timestamp() * 1000) + 276)
-    await scene.applier.apply(claims[tp], Batch(*tp, 0, 1, [tombstone]), doubtful=False)
+    with capture_logs() as logs:
+        await scene.applier.apply(claims[tp], Batch(*tp, 0, 1, [tombstone]), doubtful=False)
     assert await scene.facts() == [("ada", "event-1", "attended")]
+    # In place of a receipt, and without a name.
+    (said,) = [line for line in logs if line["event"] == "members_erased"]
+    assert (said["count"], said["known"], said["attendances"]) == (1, 1, 1)
+    assert "ada" not in repr(said)
 
 
 @pytest.mark.parametrize("most", [1, 3, 7, 50])
@@ -520,9 +526,8 @@ async def test_who_was_erased_meanwhile_is_known_anew(scene: Scene, others: int)
     """The key that is remembered of somebody does not outlive the member."""
     await scene.apply(batch(0, record(0, "ada"), record(1, "ben")))
     async with transaction(scene.pool) as connection:
-        await erasures.erase(
-            connection, org_id="club", user_id="ada", erased_at=NOW, memory=timedelta(days=1)
-        )
+        subject = erasures.Subject("club", "ada", NOW)
+        await erasures.erase_all(connection, [subject], timedelta(days=1))
     again = wire_time(NOW + timedelta(seconds=1))
     records = [
         record(0, "ada", "late"),

@@ -41,9 +41,7 @@ async def tables_that_mention(world: Simulation, word: str) -> list[str]:
 async def erase(world: Simulation, user: str = ADA, org: str = ORG) -> Erased:
     """As the command does, here and in the oracle."""
     async with transaction(world.pool) as connection:
-        done = await erasures.erase(
-            connection, org_id=org, user_id=user, erased_at=world.now, memory=MEMORY
-        )
+        done = await erasures.erase(connection, org, user, MEMORY)
     world.oracle.erase(org, user, world.now)
     return done
 
@@ -119,6 +117,32 @@ OF_OTHERS = {
     27: (b"odd", b"{broken ada", None, None),
     28: (b"club:ada.b", b'{"org_id": "club", "user_id": "ada.b"}', "club", "ada.b"),
 }
+
+
+async def test_what_a_fast_clock_has_dated_ahead_goes_as_well(database: str) -> None:
+    """Or the member would be back at once. (Tombstones take what is recorded before them.)"""
+    ahead = NOW + timedelta(hours=2)
+    async with simulation(database, NOW) as world:
+        await world.join(ORG, ADA, NOW - days(300), recorded_at=ahead)
+        for kind, body in (
+            ("attendance", {"status": "attended", "occurred_at": NOW - days(1)}),
+            ("rsvp", {"response": "going", "responded_at": NOW - days(2)}),
+        ):
+            await world.send(kind, org_id=ORG, user_id=ADA, event_id="e", recorded_at=ahead, **body)
+        await world.send("profile-update", user_id=ADA, updated_at=NOW, recorded_at=ahead)
+        await world.evaluate()
+        async with transaction(world.pool) as connection:
+            done = await erasures.erase(connection, ORG, ADA, MEMORY)
+        assert done.receipt.erased_at == NOW
+        counts = {"attendances": 1, "rsvps": 1, "memberships": 1, "profile updates": 1}
+        assert {**done.receipt.removed, **counts} == done.receipt.removed
+        assert await world.evaluate() == 0
+        assert await world.levels() == {}
+        assert await tables_that_mention(world, ADA) == ["outbox"]
+        # What is recorded later begins anew, however soon.
+        await world.join(ORG, ADA, NOW - days(1), recorded_at=NOW + timedelta(seconds=1))
+        await world.evaluate()
+        assert await world.level(ORG, ADA) == "new"
 
 
 async def test_a_dead_letter_that_is_read_again_can_be_erased_again(database: str) -> None:
@@ -427,7 +451,7 @@ async def test_whoever_waited_for_an_erasure_knows_of_it(database: str) -> None:
         applying = asyncio.create_task(world.attend(ORG, ADA, NOW - days(2)))
         await asyncio.sleep(0.3)
         assert not applying.done()
-        await erasures.erase(erasing, org_id=ORG, user_id=ADA, erased_at=NOW, memory=MEMORY)
+        await erasures.erase(erasing, ORG, ADA, MEMORY)
         await erasure.commit()
         await world.pool.release(erasing)
         await asyncio.wait_for(applying, 5)

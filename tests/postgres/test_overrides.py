@@ -493,9 +493,7 @@ async def test_nobody_who_is_erased_while_acting_stays_named(
 
         async def erase_boss() -> None:
             async with transaction(world.pool) as connection:
-                await erasures.erase(
-                    connection, org_id=ORG, user_id="boss", erased_at=world.now, memory=MEMORY
-                )
+                await erasures.erase(connection, ORG, "boss", MEMORY)
                 if erased_first:
                     acting.append(asyncio.create_task(act()))
                     await until_somebody_waits(world)
