@@ -68,14 +68,14 @@ class Stage:
         return count
 
     async def override(self, org_id: str, user_id: str, level: Level) -> None:
-        """Set one as the API does."""
+        """Set one as the API does; the member is the administrator."""
         prepare = evaluation.prepare_connection
         pool = await open_pool(self.settings, purpose="test", size=1, prepare=prepare)
         try:
             async with transaction(pool) as connection:
                 await ActionParts(self.settings)(connection).set_override(
                     org_id, user_id, level=level, notes="We know each other.", expires_at=None,
-                    performed_by="the-board", if_revision=None,
+                    performed_by=user_id, if_revision=None,
                 )  # fmt: skip
         finally:
             pool.terminate()
