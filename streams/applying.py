@@ -168,11 +168,11 @@ class BatchApplier:
         decoded = self._decode(batch)
         if not (decoded.is_plain and await self._apply_plain(Part(claim, batch, decoded))):
             # Should they be too many for the time of a transaction, the next attempt takes fewer.
-            most, erasures = self._most_erasures, len(decoded.erasures)
-            if erasures:
-                self._most_erasures = max(1, erasures // 2)
+            most, count = self._most_erasures, len(decoded.erasures)
+            if count:
+                self._most_erasures = max(1, count // 2)
             decoded = await self._apply_step_by_step(claim, batch, decoded)
-            if erasures:
+            if count:
                 self._most_erasures = min(MOST_ERASURES, 2 * most)
         self._count(batch, decoded, time.perf_counter() - started)
         return Reached(_end_of(batch, decoded), decoded.stop_after is not None)
